@@ -1,0 +1,3 @@
+"""Sequence models for scikit-learn."""
+
+__version__ = "0.1.0"
