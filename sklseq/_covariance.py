@@ -42,13 +42,16 @@ class GaussianMoments(NamedTuple):
     second: np.ndarray  # sum of gamma (x - mean)(x - mean)', in the shape of the type
 
 
+def column_mean(X: np.ndarray) -> np.ndarray:
+    """Mean of each column over its observed entries; 0 for a column without any."""
+    observed = ~np.isnan(X)
+    return np.where(observed, X, 0.0).sum(axis=0) / np.maximum(observed.sum(axis=0), 1)
+
+
 def column_scale(X: np.ndarray) -> np.ndarray:
     """Standard deviation of each column over its observed entries; 1 for a constant column."""
-    observed = ~np.isnan(X)
-    n_observed = np.maximum(observed.sum(axis=0), 1)
-    mean = np.where(observed, X, 0.0).sum(axis=0) / n_observed
-    deviation = np.where(observed, X - mean, 0.0)
-    scale = np.sqrt((deviation**2).sum(axis=0) / n_observed)
+    mean = column_mean(X)
+    scale = np.sqrt(column_mean((X - mean) ** 2))
     # a constant column at a large offset has a scale of pure rounding
     rounding = 4 * np.finfo(float).eps * np.abs(mean)
     return np.where(scale > rounding, scale, 1.0)
@@ -99,6 +102,10 @@ class CovarianceType(ABC):
         """The same covariances as (K, D, D)."""
 
     @abstractmethod
+    def from_full(self, covariance, n_components: int) -> np.ndarray:
+        """One full covariance (D, D) for all components, in this type's shape."""
+
+    @abstractmethod
     def n_parameters(self, n_components: int, n_features: int) -> int: ...
 
     def check(self, value, name: str, n_components: int, n_features: int) -> np.ndarray:
@@ -139,6 +146,9 @@ class Diag(CovarianceType):
     def to_full(self, covars, n_features, n_components):
         return covars[:, :, None] * np.eye(n_features)
 
+    def from_full(self, covariance, n_components):
+        return np.repeat(np.diag(covariance)[None], n_components, axis=0)
+
     def n_parameters(self, n_components, n_features):
         return n_components * n_features
 
@@ -168,6 +178,9 @@ class Spherical(CovarianceType):
 
     def to_full(self, covars, n_features, n_components):
         return covars[:, None, None] * np.eye(n_features)
+
+    def from_full(self, covariance, n_components):
+        return np.full(n_components, np.diag(covariance).mean())
 
     def n_parameters(self, n_components, n_features):
         return n_components
@@ -199,6 +212,9 @@ class Full(CovarianceType):
     def to_full(self, covars, n_features, n_components):
         return covars
 
+    def from_full(self, covariance, n_components):
+        return np.repeat(covariance[None], n_components, axis=0)
+
     def n_parameters(self, n_components, n_features):
         return n_components * n_features * (n_features + 1) // 2
 
@@ -227,6 +243,9 @@ class Tied(CovarianceType):
 
     def to_full(self, covars, n_features, n_components):
         return np.repeat(covars[None], n_components, axis=0)
+
+    def from_full(self, covariance, n_components):
+        return covariance
 
     def n_parameters(self, n_components, n_features):
         return n_features * (n_features + 1) // 2

@@ -110,7 +110,7 @@ def check_sequences(
     """
     if groups is not None and lengths is not None:
         raise ValueError("groups and lengths both say where sequences start: pass one of them.")
-    if _is_collection(X):
+    if is_collection(X):
         sequences = _from_collection(estimator, X, groups, lengths, reset)
     else:
         X = validate_data(estimator, X, reset=reset, **_array_rules(estimator))
@@ -187,7 +187,8 @@ def _n_dims(item) -> int:
     return 0
 
 
-def _is_collection(X) -> bool:
+def is_collection(X) -> bool:
+    """Whether X is several sequences (a list of 2-D items, a 3-D array) and not one array."""
     if isinstance(X, np.ndarray):
         if X.ndim == 3:
             return True
@@ -229,9 +230,9 @@ def _from_collection(estimator, X, groups, lengths, reset) -> Sequences:
         flat = X.reshape(-1, shape[2])
         offsets = np.arange(shape[0] + 1, dtype=np.intp) * shape[1]
     else:
-        _check_items(X)
-        flat = _concatenate(X)
-        offsets = _offsets_of(np.fromiter((_shape(item)[0] for item in X), np.intp, len(X)))
+        check_items(X)
+        flat = concatenate(X)
+        offsets = offsets_of(np.fromiter((_shape(item)[0] for item in X), np.intp, len(X)))
     rules = _array_rules(estimator)
     if hasattr(X[0], "columns"):  # a frame: its names, then the numbers
         validate_data(estimator, X[0], reset=reset, skip_check_array=True)
@@ -246,7 +247,8 @@ def _shape(item) -> tuple:
     return np.shape(item) if shape is None else shape
 
 
-def _check_items(items) -> None:
+def check_items(items) -> None:
+    """Every item of a collection: 2-D, not empty, as many (and the same) columns as the first."""
     first = _shape(items[0])
     columns = list(items[0].columns) if hasattr(items[0], "columns") else None
     for i, item in enumerate(items):
@@ -269,7 +271,10 @@ def _check_items(items) -> None:
             )
 
 
-def _concatenate(items):
+def concatenate(items):
+    """The rows of all sequences, one after the other."""
+    if isinstance(items, np.ndarray) and items.ndim == 3:
+        return items.reshape(-1, items.shape[2])
     if any(sparse.issparse(item) for item in items):
         return sparse.vstack([sparse.csr_array(item) for item in items], format="csr")
     if hasattr(items[0], "columns"):
@@ -281,7 +286,8 @@ def _concatenate(items):
     return np.concatenate([np.asarray(item) for item in items])
 
 
-def _offsets_of(lengths: np.ndarray) -> np.ndarray:
+def offsets_of(lengths: np.ndarray) -> np.ndarray:
+    """First row of each sequence, and the number of rows at the end."""
     offsets = np.zeros(len(lengths) + 1, dtype=np.intp)
     np.cumsum(lengths, out=offsets[1:])
     return offsets
@@ -306,7 +312,7 @@ def length_offsets(lengths, n_steps: int) -> np.ndarray:
             f"{n_steps} rows. (Cross-validation cannot slice lengths: give it a list of sequences, "
             "or groups with a group-aware splitter.)"
         )
-    return _offsets_of(lengths)
+    return offsets_of(lengths)
 
 
 def group_offsets(groups, n_steps: int) -> np.ndarray:
@@ -351,12 +357,12 @@ def _check_y(y, sequences: Sequences) -> None:
     raise ValueError(message)
 
 
-def refuse_frame_output(estimator, sequences: Sequences) -> None:
+def refuse_frame_output(estimator) -> None:
     """A collection has no frame: scikit-learn would build a nonsense one out of an object array."""
     # the configuration that set_output leaves on the estimator has no public reader
     config = getattr(estimator, "_sklearn_output_config", {})
     container = config.get("transform", get_config()["transform_output"])
-    if sequences.form != "flat" and container != "default":
+    if container != "default":
         raise ValueError(
             f"set_output(transform={container!r}) needs a flat 2-D X (with groups= or lengths= for "
             "several sequences); X is a collection."

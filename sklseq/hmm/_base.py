@@ -339,7 +339,8 @@ class BaseHMM(BaseSequenceModel):
             The same as ``predict_proba``.
         """
         sequences = self._check_X(X, groups, lengths)
-        refuse_frame_output(self, sequences)
+        if sequences.form != "flat":
+            refuse_frame_output(self)
         posteriors = self._posteriors(self._model_for(sequences), sequences)
         return sequences.like_input(posteriors)
 

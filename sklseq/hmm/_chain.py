@@ -158,9 +158,9 @@ class HMM:
     def n_free_parameters(self) -> int:
         """Structural zeros, held entries and what sums to one are not counted."""
         count = self.emission.n_free_parameters()
-        count += _n_free_in_rows(self.transmat, self.held.get("transmat"))
+        count += n_free_in_rows(self.transmat, self.held.get("transmat"))
         if not self.stationary:
-            count += _n_free_in_rows(self.startprob[None], self.held.get("startprob"))
+            count += n_free_in_rows(self.startprob[None], self.held.get("startprob"))
         return count
 
     # -- inference: thin covers of the kernels
@@ -277,7 +277,7 @@ def estimate_rows(counts, old, held=None) -> np.ndarray:
     return np.where(free & (totals >= STARVED), estimated, old)
 
 
-def _n_free_in_rows(rows, held=None) -> int:
+def n_free_in_rows(rows, held=None) -> int:
     free = rows > 0
     if held is not None:
         free &= ~np.broadcast_to(held, rows.shape)

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.metrics import pairwise_distances_argmin
 
-from sklseq._covariance import column_scale
+from sklseq._covariance import column_mean, column_scale
 
 CLUSTER_ROWS = 10_000  # enough rows to place the centres; all rows are labelled
 
@@ -30,10 +30,7 @@ def label_rows(rows, n_states: int, random_state, *, kmeans: bool) -> np.ndarray
 
 
 def _standardise(rows) -> np.ndarray:
-    observed = ~np.isnan(rows)
-    n_observed = np.maximum(observed.sum(axis=0), 1)
-    mean = np.where(observed, rows, 0.0).sum(axis=0) / n_observed
-    return np.where(observed, rows - mean, 0.0) / column_scale(rows)
+    return np.nan_to_num((rows - column_mean(rows)) / column_scale(rows))
 
 
 def transmat_of_labels(labels, offsets, n_states: int) -> np.ndarray:
