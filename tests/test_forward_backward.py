@@ -260,7 +260,7 @@ def test_company_does_not_change_a_bit(n_states):
     lengths = np.array([5, 4321, 130, 1, 64, 65, 3, 200, 31, 2, 17, 17, 17, 90])
     offsets = offsets_of(lengths)
     chain = sticky_chain(rng, n_states, lengths.sum(), stay=0.7)
-    _, transmat, log_obs = chain
+    startprob, transmat, log_obs = chain
     kernels_and_axes = [run_forward, run_log_likelihood, run_forward_backward, run_viterbi]
     together = [run(*chain, offsets) for run in kernels_and_axes]
 
