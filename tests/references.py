@@ -18,7 +18,7 @@ import numpy as np
 from scipy import optimize, stats
 from scipy.special import logsumexp
 
-# --- All paths, one by one ------------------------------------------------------------------
+# --- All paths, one by one --------------------------------------------------------------------
 
 
 class Enumeration(NamedTuple):
@@ -93,7 +93,7 @@ def forecast_states(startprob, transmat, log_obs, n_steps) -> np.ndarray:
     return enumerate_paths(startprob, transmat, np.vstack([log_obs, missing])).posteriors[-n_steps:]
 
 
-# --- Passes in log space ------------------------------------------------------------------
+# --- Passes in log space ----------------------------------------------------------------------
 
 
 def log_forward(startprob, transmat, log_obs) -> np.ndarray:
@@ -167,7 +167,7 @@ def stationary_distribution(transmat) -> np.ndarray:
     return np.linalg.lstsq(system, right, rcond=None)[0]
 
 
-# --- Densities of one step, row by row -------------------------------------------------------
+# --- Densities of one step, row by row --------------------------------------------------------
 
 
 def full_covariances(covars, covariance_type, n_states, n_features) -> np.ndarray:
@@ -222,7 +222,7 @@ def poisson_log_obs(X, rates) -> np.ndarray:
     return log_obs
 
 
-# --- M-steps, as sums over rows -----------------------------------------------------------------
+# --- M-steps, as sums over rows ---------------------------------------------------------------
 
 
 def chain_m_step(smoothed: list[Smoothed]) -> tuple[np.ndarray, np.ndarray]:
@@ -333,7 +333,7 @@ def poisson_m_step(X, posteriors):
     return (posteriors.T @ np.where(seen, X, 0.0)) / (posteriors.T @ seen)
 
 
-# --- The three families behind one face, for tests that run over all of them -------------------
+# --- The three families behind one face, for tests that run over all of them ------------------
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def small(family, rng, known):
     return known(parameters), parameters, X, chain
 
 
-# --- Against all paths --------------------------------------------------------------------------
+# --- Against all paths ------------------------------------------------------------------------
 
 
 def test_likelihoods(small):
@@ -157,7 +157,7 @@ def test_posterior_draws_have_the_frequencies_of_the_paths(family, rng, known):
     assert model.sample_posterior(X, random_state=0).shape == (1, 4)
 
 
-# --- Against passes in log space, at length ----------------------------------------------------
+# --- Against passes in log space, at length ---------------------------------------------------
 
 
 def test_a_long_sequence(family, rng, known):
@@ -194,7 +194,7 @@ def test_every_number_of_states(rng, n_states):
         np.testing.assert_array_equal(states[i], log_viterbi(*chain)[1])
 
 
-# --- Missing observations -----------------------------------------------------------------------
+# --- Missing observations ---------------------------------------------------------------------
 
 
 def test_nothing_observed_leaves_the_chain_alone(family, rng, known):
@@ -224,7 +224,7 @@ def test_a_missing_tail_changes_nothing_before_it(family, rng, known):
     )
 
 
-# --- Symmetries ----------------------------------------------------------------------------------
+# --- Symmetries -------------------------------------------------------------------------------
 
 
 def test_the_names_of_the_states_do_not_matter(family, rng, known):
@@ -252,7 +252,7 @@ def test_the_names_of_the_states_do_not_matter(family, rng, known):
 
 
 def test_sequences_do_not_see_each_other(family, rng, known):
-    """Permuting sequences permutes outputs; one alone is its slice of all, bit for bit."""
+    """Permuting sequences permutes outputs; one alone is its slice of all."""
     parameters = family.random_parameters(rng, 3, 2)
     sequences = [family.sample(rng, n, parameters) for n in (5, 40, 1, 13)]
     model = known(parameters)
@@ -281,7 +281,7 @@ def test_n_jobs_changes_no_bit(family, rng, known):
         np.testing.assert_array_equal(a, b)
 
 
-# --- Weights --------------------------------------------------------------------------------------
+# --- Weights ----------------------------------------------------------------------------------
 
 
 def test_score_takes_weights_of_steps_or_of_sequences(family, rng, known):
@@ -303,7 +303,7 @@ def test_score_takes_weights_of_steps_or_of_sequences(family, rng, known):
         model.score(X, sample_weight=np.ones(len(X) + 1))
 
 
-# --- Sampling ---------------------------------------------------------------------------------------
+# --- Sampling ---------------------------------------------------------------------------------
 
 
 def test_sample_one_sequence(family, rng, known):
@@ -341,7 +341,7 @@ def test_sample_many_sequences(family, rng, known):
     assert np.isfinite(model.score(sequences))
 
 
-# --- Impossible sequences ---------------------------------------------------------------------------
+# --- Impossible sequences ---------------------------------------------------------------------
 
 
 def impossible_model(family, known):
@@ -386,7 +386,7 @@ def test_fit_refuses_an_impossible_sequence(family, started):
         model.fit(np.array(rows))
 
 
-# --- Where probabilities underflow --------------------------------------------------------------
+# --- Where probabilities underflow ------------------------------------------------------------
 
 
 def gaussian_chain(means, sds, transmat, startprob=None):
@@ -428,7 +428,7 @@ def test_a_state_708_nats_behind_survives():
     """A = I: the state that fits the first row is the worst of all afterwards, 900 times."""
     model, chain = gaussian_chain([0, 60, 30], [1, 1, 30], np.eye(3))
     X = np.concatenate([[0.0], np.full(900, 60.0)])[:, None]
-    assert model.score_samples(X).sum() == pytest.approx(-4343, abs=1300)
+    assert model.score_samples(X).sum() == pytest.approx(-3099, abs=1.0)  # -4343 if it is lost
     assert_equals_log_space(model, chain, X)
 
 
@@ -474,7 +474,7 @@ def test_one_row_sequences(family, rng, known):
     )
 
 
-# --- Continuing where training ended ---------------------------------------------------------------
+# --- Continuing where training ended ----------------------------------------------------------
 
 
 def test_continues_starts_from_the_state_at_the_end_of_training(family, rng, started):

@@ -9,7 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklseq import CategoricalHMM, PoissonHMM
 from sklseq.datasets import load_earthquakes
 
-# --- Zucchini & MacDonald (2009), Hidden Markov Models for Time Series, first edition ----------
+# --- Zucchini & MacDonald (2009), Hidden Markov Models for Time Series, first edition ---------
 # Table 4.1 and 4.2: EM on the earthquake counts. Table 6.1: log-likelihoods, AIC and BIC.
 # Section 4.2.3: the parameters. Table 5.4: state forecasts.
 
@@ -147,7 +147,7 @@ def test_earthquakes_state_forecast_and_decoding(earthquakes):
     assert (1900 + np.flatnonzero(globally != locally)).tolist() == [1911, 1941]
 
 
-# --- Russell & Norvig (2010), Artificial Intelligence, third edition, section 15.2 -------------
+# --- Russell & Norvig (2010), Artificial Intelligence, third edition, section 15.2 ------------
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ def test_umbrella_five_days(umbrella):
     np.testing.assert_allclose(backward[:, 0], [0.5923, 0.3763, 0.6533, 0.6273, 0.5], atol=6e-5)
 
 
-# --- Rabiner (1989), A tutorial on hidden Markov models, Proc. IEEE 77, section II.A ------------
+# --- Rabiner (1989), A tutorial on hidden Markov models, Proc. IEEE 77, section II.A ----------
 
 
 def test_rabiner_weather_chain():
@@ -227,7 +227,7 @@ def test_rabiner_weather_chain():
     np.testing.assert_allclose(np.exp(per_day), [1, 0.8, 0.8, 0.8, 0.8], rtol=1e-12)
 
 
-# --- Durbin, Eddy, Krogh & Mitchison (1998), Biological Sequence Analysis, section 3.2 ----------
+# --- Durbin, Eddy, Krogh & Mitchison (1998), Biological Sequence Analysis, section 3.2 --------
 
 # figure 3.5: 300 rolls of the occasionally dishonest casino
 ROLLS = (
