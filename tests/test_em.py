@@ -36,6 +36,11 @@ def assert_same_parameters(actual, expected, **tolerance):
             np.testing.assert_allclose(got, wanted, err_msg=name, **tolerance)
 
 
+def flat(value):
+    """All numbers of a parameter, also of a list of tables."""
+    return np.concatenate([np.ravel(item) for item in value])
+
+
 def ragged(family, rng, n_states=3, n_features=2, lengths=(9, 1, 25, 2)):
     truth = family.random_parameters(rng, n_states, n_features)
     return [family.sample(rng, n, truth) for n in lengths]
@@ -274,7 +279,7 @@ def test_shift_and_scale_of_x(rng, covariance_type):
     """X -> a X + b moves the means, scales the covariances, and costs log |a| a number."""
     family = next(f for f in FAMILIES if f.name == f"gaussian-{covariance_type}")
     sequences = ragged(family, rng, lengths=(40, 25))
-    make = dict(covariance_type=covariance_type, random_state=0, max_iter=20, tol=0.0)
+    make = {"covariance_type": covariance_type, "random_state": 0, "max_iter": 20, "tol": 0.0}
     a, b = 16.0, 1000.0
     one = quietly(GaussianHMM(3, **make), sequences)
     two = quietly(GaussianHMM(3, **make), [a * X + b for X in sequences])
@@ -302,12 +307,12 @@ def test_verbose_prints_one_line_an_iteration(rng, capsys):
     X = rng.normal(size=(100, 1))
     quietly(GaussianHMM(2, max_iter=4, tol=0.0, random_state=0), X)
     assert capsys.readouterr().out == ""
-    start = dict(
-        startprob_init=[0.5, 0.5],
-        transmat_init=[[0.6, 0.4], [0.4, 0.6]],
-        means_init=[[-1.0], [1.0]],
-        covars_init=[[1.0], [1.0]],
-    )
+    start = {
+        "startprob_init": [0.5, 0.5],
+        "transmat_init": [[0.6, 0.4], [0.4, 0.6]],
+        "means_init": [[-1.0], [1.0]],
+        "covars_init": [[1.0], [1.0]],
+    }
     quietly(GaussianHMM(2, max_iter=4, tol=0.0, verbose=1, **start), X)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
     assert len(lines) >= 4
@@ -325,17 +330,10 @@ def test_fixed_parameters_do_not_move(family, rng, started):
             fitted_parameters(model, [name]), {name: start[name]}, rtol=1e-14, atol=0
         )
         assert np.all(np.diff(model.objectives_) >= -1e-10)
-        moved = [other for other in start if other != name]
+        others = [other for other in start if other != name]
         assert any(
-            not np.allclose(
-                np.concatenate([np.ravel(v) for v in np.atleast_1d(start[o])])
-                if not isinstance(start[o], list)
-                else np.concatenate([v.ravel() for v in start[o]]),
-                np.concatenate([v.ravel() for v in getattr(model, f"{o}_")])
-                if isinstance(start[o], list)
-                else np.ravel(getattr(model, f"{o}_")),
-            )
-            for o in moved
+            not np.allclose(flat(getattr(model, f"{other}_")), flat(start[other]))
+            for other in others
         )
 
 
