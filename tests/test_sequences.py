@@ -349,7 +349,7 @@ def test_polars(sequences, model):
     )
 
 
-# --- Helpers ----------------------------------------------------------------------------------------
+# --- Helpers -----------------------------------------------------------
 
 
 def test_concat_and_split_are_inverse(sequences):
