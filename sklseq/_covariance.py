@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sklseq import _gaussian_density as kernels
 from sklseq._validation import check_parameter_array
 
-LOG_2PI = float(np.log(2.0 * np.pi))
 BLOCK_ELEMENTS = 65_536  # a block of (rows, K, D) doubles that stays in the L2 cache
 STARVED = 1e-8  # expected rows below which a component says nothing about its parameters
 
@@ -269,12 +269,8 @@ def _blocks(n_rows: int, row_elements: int):
 
 
 def _log_density_diag(X, means, variances):
-    n_components, n_features = means.shape
-    log_density = np.empty((len(X), n_components))
-    log_norms = -(LOG_2PI + np.log(variances)) / 2
-    for rows in _blocks(len(X), means.size):
-        terms = log_norms - (X[rows, None, :] - means) ** 2 / (2 * variances)
-        log_density[rows] = np.where(np.isnan(terms), 0.0, terms).sum(axis=2)
+    log_density = np.empty((len(X), len(means)))
+    kernels.log_density_diag(X, means, 1.0 / variances, log_density)
     return log_density
 
 
@@ -310,16 +306,12 @@ def _patterns(X):
 def _log_density_full(X, means, covars):
     log_density = np.zeros((len(X), len(means)))
     for observed, rows in _patterns(X):
-        block = X[rows][:, observed]
-        sub_means = means[:, observed]
+        block = np.ascontiguousarray(X[rows][:, observed])
+        sub_means = np.ascontiguousarray(means[:, observed])
         factors = np.linalg.cholesky(covars[:, observed][:, :, observed])
-        whiteners = np.linalg.inv(factors)
-        log_norms = -observed.sum() * LOG_2PI / 2 - np.log(
-            np.diagonal(factors, axis1=1, axis2=2)
-        ).sum(axis=1)
-        for k, whitener in enumerate(whiteners):
-            white = (block - sub_means[k]) @ whitener.T
-            log_density[rows, k] = log_norms[k] - np.einsum("nd,nd->n", white, white) / 2
+        part = np.empty((len(block), len(means)))
+        kernels.log_density_full(block, sub_means, np.linalg.inv(factors), part)
+        log_density[rows] = part
     return log_density
 
 

@@ -341,20 +341,28 @@ def group_offsets(groups, n_steps: int) -> np.ndarray:
 
 
 def _check_y(y, sequences: Sequences) -> None:
-    try:
-        n_labels = len(y)
-    except TypeError:
-        raise ValueError(f"y must be array-like, got {y!r}.") from None
+    if not hasattr(y, "__len__"):
+        y = np.asarray(y)
+        if y.ndim == 0:
+            raise ValueError(f"y must be array-like, got {y!r}.")
+    n_labels = y.shape[0] if hasattr(y, "shape") else len(y)
     if n_labels == sequences.n_samples:
         return
     unit = "row" if sequences.form == "flat" else "sequence"
     message = (
         f"y must have one entry for each {unit} of X: got {n_labels} for {sequences.n_samples}."
     )
-    values = np.asarray(y) if not sparse.issparse(y) else np.empty(0)
-    if values.ndim == 1 and values.dtype.kind in "iu" and values.sum() == sequences.n_steps:
+    if n_labels < sequences.n_samples and _sums_to(y, sequences.n_steps):
         message += " It looks like hmmlearn's positional lengths: pass it as lengths=."
     raise ValueError(message)
+
+
+def _sums_to(values, total: int) -> bool:
+    try:
+        values = np.asarray(values)
+    except ValueError:  # ragged
+        return False
+    return values.ndim == 1 and values.dtype.kind in "iu" and values.sum() == total
 
 
 def refuse_frame_output(estimator) -> None:
