@@ -124,24 +124,41 @@ class Smoothed(NamedTuple):
     log_likelihood: float
 
 
-def log_smooth(startprob, transmat, log_obs) -> Smoothed:
-    alpha, beta = log_forward(startprob, transmat, log_obs), log_backward(transmat, log_obs)
-    log_likelihood = logsumexp(alpha[-1])
-    counts = np.zeros_like(transmat)
-    for t in range(len(log_obs) - 1):
-        counts += np.exp(
-            alpha[t][:, None]
-            + safe_log(transmat)
-            + (log_obs[t + 1] + beta[t + 1])[None, :]
-            - log_likelihood
-        )
-    return Smoothed(np.exp(alpha + beta - log_likelihood), counts, float(log_likelihood))
+def log_filter(startprob, transmat, log_obs) -> tuple[np.ndarray, np.ndarray]:
+    """log P(s_t given x_1..x_t) (n, K) and log p(x_t given x_1..x_t-1) (n,).
+
+    Normalised at each step, so that an outlier of 1e16 nats does not swallow the digits of the
+    steps after it.
+    """
+    log_trans = safe_log(transmat)
+    filtered, conditionals = np.empty_like(log_obs), np.empty(len(log_obs))
+    predicted = safe_log(startprob)
+    for t, row in enumerate(log_obs):
+        conditionals[t] = logsumexp(predicted + row)
+        filtered[t] = predicted + row - conditionals[t]
+        predicted = logsumexp(filtered[t][:, None] + log_trans, axis=0)
+    return filtered, conditionals
 
 
 def log_conditionals(startprob, transmat, log_obs) -> np.ndarray:
     """log p(x_t given x_1..x_t-1), (n,)."""
-    totals = logsumexp(log_forward(startprob, transmat, log_obs), axis=1)
-    return np.diff(np.concatenate([[0.0], totals]))
+    return log_filter(startprob, transmat, log_obs)[1]
+
+
+def log_smooth(startprob, transmat, log_obs) -> Smoothed:
+    """Backward from the filter: P(s_t, s_t+1 given x_1..x_n), one step at a time."""
+    filtered, conditionals = log_filter(startprob, transmat, log_obs)
+    log_trans = safe_log(transmat)
+    posteriors, counts = filtered.copy(), np.zeros_like(transmat)
+    for t in range(len(log_obs) - 2, -1, -1):
+        pair = filtered[t][:, None] + log_trans
+        predicted = logsumexp(pair, axis=0)
+        reached = np.isfinite(predicted) & np.isfinite(posteriors[t + 1])
+        joint = np.full_like(pair, -np.inf)
+        joint[:, reached] = pair[:, reached] - predicted[reached] + posteriors[t + 1][reached]
+        counts += np.exp(joint)
+        posteriors[t] = logsumexp(joint, axis=1)
+    return Smoothed(np.exp(posteriors), counts, float(conditionals.sum()))
 
 
 def log_viterbi(startprob, transmat, log_obs) -> tuple[float, np.ndarray]:

@@ -218,7 +218,7 @@ def test_from_parameters_is_a_fitted_estimator_that_clones(family, rng, known):
     [
         ({"startprob": [0.5, 0.6]}, "startprob"),
         ({"startprob": [1.5, -0.5]}, "startprob"),
-        ({"startprob": [0.5, 0.2, 0.3]}, "startprob"),
+        ({"startprob": [0.5, 0.2, 0.3]}, "startprob|transmat"),
         ({"transmat": [[0.5, 0.4], [0.5, 0.5]]}, "transmat"),
         ({"transmat": [[0.5, 0.5]]}, "transmat"),
         ({"transmat": [[np.nan, 0.5], [0.5, 0.5]]}, "transmat"),

@@ -7,6 +7,7 @@ from references import (
     enumerate_paths,
     log_backward,
     log_conditionals,
+    log_filter,
     log_forward,
     log_smooth,
     log_viterbi,
@@ -36,6 +37,9 @@ def test_passes_in_log_space_equal_the_sum_over_all_paths(rng, n_steps, zeros):
     smoothed = log_smooth(**chain, log_obs=log_obs)
     np.testing.assert_allclose(smoothed.posteriors, slow.posteriors, atol=1e-12)
     np.testing.assert_allclose(smoothed.transition_counts, slow.transition_counts, atol=1e-12)
+    np.testing.assert_allclose(
+        np.exp(log_filter(**chain, log_obs=log_obs)[0]), slow.filtered, atol=1e-12
+    )
     np.testing.assert_allclose(
         log_conditionals(**chain, log_obs=log_obs).sum(), slow.log_likelihood, rtol=1e-12
     )
