@@ -333,8 +333,8 @@ def group_offsets(groups, n_steps: int) -> np.ndarray:
         label = groups[row]
         if label in seen:
             raise ValueError(
-                f"The rows of a group must be contiguous: label {label!r} comes back at row {row}. "
-                "Sort the rows by group, keeping their order in time."
+                f"groups must keep the rows of a sequence together: label {label} comes back at "
+                f"row {row}. Sort the rows by group, keeping their order in time."
             )
         seen.add(label)
     return np.concatenate([[0], starts, [n_steps]]).astype(np.intp)

@@ -222,7 +222,8 @@ class Stepwise(MetaEstimatorMixin, TransformerMixin, BaseEstimator):
         parts = [rows[start:stop] for start, stop in zip(bounds[:-1], bounds[1:])]
         if isinstance(X, np.ndarray):
             result = np.empty(len(parts), dtype=object)
-            result[:] = parts
+            for i, part in enumerate(parts):  # result[:] = parts fails where all are of one length
+                result[i] = part
             return result
         return type(X)(parts)
 
