@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
 
 from sklseq._base import BaseSequenceModel
 from sklseq._em import EMResult, run_em
@@ -459,7 +460,11 @@ class BaseHMM(BaseSequenceModel):
         X : ndarray of shape (n_samples, n_features), or list of such
         states : ndarray of int of shape (n_samples,), or list of such
         """
-        model = self._sampling_model(n_samples)
+        check_is_fitted(self)
+        for name, value in (("n_samples", n_samples), ("n_sequences", n_sequences)):
+            if value is not None and not (isinstance(value, int | np.integer) and value >= 1):
+                raise ValueError(f"{name} must be a positive integer, got {value!r}.")
+        model = self._model()
         random_state = check_random_state(
             self.random_state if random_state is None else random_state
         )
