@@ -183,11 +183,9 @@ class BaseHMM(BaseSequenceModel):
         if self.warm_start and hasattr(self, "startprob_"):
             starts = [self._warm_model()]
         else:
-            given = [getattr(self, f"{name}_init") is not None for name in self._shapes()]
             random_state = check_random_state(self.random_state)
-            seeds = random_state.randint(
-                np.iinfo(np.int32).max, size=1 if all(given) else self.n_init
-            )
+            n_init = 1 if self._all_given() else self.n_init
+            seeds = random_state.randint(np.iinfo(np.int32).max, size=n_init)
             with limit_threads():
                 starts = [
                     self._start(sequences, seed, kmeans=i == 0) for i, seed in enumerate(seeds)
@@ -196,6 +194,13 @@ class BaseHMM(BaseSequenceModel):
             replace(start, held=held, emission=replace(start.emission, **learning))
             for start in starts
         ]
+
+    def _all_given(self) -> bool:
+        """Whether nothing of the starting values is left to chance."""
+        names = set(self._shapes())
+        if self.initial_state == "stationary":
+            names.remove("startprob")
+        return all(getattr(self, f"{name}_init") is not None for name in names)
 
     def _warm_model(self) -> HMM:
         model = self._model()
@@ -210,7 +215,7 @@ class BaseHMM(BaseSequenceModel):
         random_state = np.random.RandomState(seed)
         n_states = self.n_components
         stationary = self.initial_state == "stationary"
-        rows = self._rows_to_cluster(sequences)
+        rows = None if self._all_given() else self._rows_to_cluster(sequences)
         labels = None if rows is None else label_rows(rows, n_states, random_state, kmeans=kmeans)
         if self.transmat_init is not None:
             transmat = check_probabilities(
