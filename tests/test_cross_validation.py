@@ -95,7 +95,7 @@ def test_routing_in_other_tools(sequences):
         score = pipeline.score(X, groups=groups)
         cross_validate(pipeline, X, cv=GroupKFold(4), params={"groups": groups})
         learning_curve(
-            pipeline, X, cv=GroupKFold(4), params={"groups": groups}, train_sizes=[1.0]
+            pipeline, X, None, cv=GroupKFold(4), params={"groups": groups}, train_sizes=[1.0]
         )
     by_hand = []
     for train, test in GroupKFold(4).split(X, groups=groups):
