@@ -70,7 +70,9 @@ def clip_covariance(covariance: np.ndarray, floor: Floor) -> np.ndarray:
     if not np.any(low):
         return covariance
     values = np.maximum(values, floor.reg_covar)
-    clipped = (vectors * values[..., None, :]) @ np.swapaxes(vectors, -1, -2) * scale
+    roots = vectors * np.sqrt(values)[..., None, :]
+    clipped = roots @ np.swapaxes(roots, -1, -2) * scale
+    clipped = (clipped + np.swapaxes(clipped, -1, -2)) / 2
     return np.where(low[..., None, None], clipped, covariance)
 
 

@@ -32,6 +32,13 @@ def check_count(estimator, name: str, minimum: int) -> int:
     return check_scalar(value, name, Integral, min_val=minimum)
 
 
+def check_positive(value, name: str) -> int:
+    """A positive integer argument of a method."""
+    if not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{name} must be a positive integer, got {value!r}.")
+    return int(value)
+
+
 def check_real(estimator, name: str, minimum: float, *, boundaries: str = "left") -> float:
     """A finite real parameter with a lower end (`boundaries="neither"` leaves the end out)."""
     value = getattr(estimator, name)

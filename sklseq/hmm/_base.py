@@ -20,6 +20,7 @@ from sklseq._validation import (
     check_choice,
     check_em_parameters,
     check_fixed,
+    check_positive,
     check_probabilities,
 )
 from sklseq.hmm._chain import (
@@ -431,8 +432,7 @@ class BaseHMM(BaseSequenceModel):
         ValueError
             Names the sequence and the step where the model gives probability zero.
         """
-        if not isinstance(n_steps, int | np.integer) or n_steps < 1:
-            raise ValueError(f"n_steps must be a positive integer, got {n_steps!r}.")
+        n_steps = check_positive(n_steps, "n_steps")
         sequences = self._check_X(X, groups, lengths)
         model = self._model_for(sequences)
         totals, final = self._run(model.log_likelihoods, sequences)
@@ -466,15 +466,14 @@ class BaseHMM(BaseSequenceModel):
         states : ndarray of int of shape (n_samples,), or list of such
         """
         check_is_fitted(self)
-        for name, value in (("n_samples", n_samples), ("n_sequences", n_sequences)):
-            if value is not None and not (isinstance(value, int | np.integer) and value >= 1):
-                raise ValueError(f"{name} must be a positive integer, got {value!r}.")
+        n_samples = check_positive(n_samples, "n_samples")
         model = self._model()
         random_state = check_random_state(
             self.random_state if random_state is None else random_state
         )
         if n_sequences is None:
             return model.sample(n_samples, random_state)
+        n_sequences = check_positive(n_sequences, "n_sequences")
         draws = [model.sample(n_samples, random_state) for _ in range(n_sequences)]
         return [X for X, _ in draws], [states for _, states in draws]
 
@@ -507,8 +506,7 @@ class BaseHMM(BaseSequenceModel):
         ----------
         S. Fruehwirth-Schnatter (2006), Finite Mixture and Markov Switching Models, algorithm 11.5.
         """
-        if not isinstance(n_draws, int | np.integer) or n_draws < 1:
-            raise ValueError(f"n_draws must be a positive integer, got {n_draws!r}.")
+        n_draws = check_positive(n_draws, "n_draws")
         sequences = self._check_X(X, groups, lengths)
         model = self._model_for(sequences)
         random_state = check_random_state(
