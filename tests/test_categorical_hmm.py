@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from references import categorical_log_obs, log_smooth, random_chain
 from sklearn.exceptions import ConvergenceWarning
+
 from sklseq import CategoricalHMM
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

@@ -6,6 +6,7 @@ from conftest import fitted_parameters
 from references import FAMILIES, full_covariances, gaussian_log_obs, log_smooth, random_chain
 from scipy import stats
 from sklearn.exceptions import ConvergenceWarning
+
 from sklseq import GaussianHMM
 
 TYPES = ["full", "tied", "diag", "spherical"]
