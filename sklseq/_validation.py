@@ -88,10 +88,11 @@ def check_probabilities(value, name: str, shape: tuple) -> np.ndarray:
 
 
 def check_fixed(estimator, shapes: Mapping[str, tuple]) -> dict[str, np.ndarray]:
-    """The `fixed` parameter as a mask for each name it holds; names it does not hold are left out.
+    """The `fixed` parameter as a mask for each name it holds; other names are left out.
 
-    `shapes` has the names that may be fixed and the shape of each (None: only as a whole).  `fixed` is a name, a collection
-    of names, or a dict of name -> boolean mask (True: held at its ``*_init``).
+    `shapes` has the names that may be fixed and the shape of each (None: only as a whole).
+    `fixed` is a name, a collection of names, or a dict of name -> boolean mask (True: held at its
+    ``*_init``).
     """
     fixed = estimator.fixed
     if isinstance(fixed, str):

@@ -348,6 +348,7 @@ def _stationary_m_step(statistics, old, start, held) -> np.ndarray:
         return old
     candidates = [np.log(np.maximum(candidate[free], 1e-300)) for candidate in (old, start)]
     begin = min(candidates, key=lambda logits: loss(logits)[0])
-    found = minimize(loss, begin, jac=True, method="L-BFGS-B", options={"gtol": 1e-10, "ftol": 1e-15})
+    options = {"gtol": 1e-10, "ftol": 1e-15}
+    found = minimize(loss, begin, jac=True, method="L-BFGS-B", options=options)
     best = found.x if found.fun <= loss(begin)[0] else begin
     return matrix(best)
