@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from sklseq.inspection._display import LINE, MUTED, check_rows, make_axes
+from sklseq.inspection._display import FORECAST, LINE, MUTED, check_rows, make_axes
 
 # attribute of a fitted estimator -> label of the vertical axis, in the order they are looked for
 HISTORIES = {
@@ -14,6 +14,8 @@ HISTORIES = {
     "log_likelihoods_": "log-likelihood per step (nats)",
     "loss_curve_": "loss (nats)",
 }
+
+STYLES = ((LINE, "-"), (FORECAST, "--"), ("0.6", "-"), ("0.2", ":"))  # apart in grey, too
 
 
 class ConvergenceDisplay:
@@ -159,8 +161,8 @@ class ConvergenceDisplay:
         label = self.name or ""
         if self.converged is not None:
             label += ": converged" if self.converged else ": stopped at max_iter"
-        alone = not self.ax_.lines
-        style = {"marker": ".", "color": LINE} if alone else {"marker": "."}
+        color, dashes = STYLES[len(self.ax_.lines) % len(STYLES)]
+        style = {"marker": ".", "color": color, "linestyle": dashes}
         iterations = np.arange(self.first, self.first + len(self.history))
         (self.line_,) = self.ax_.plot(
             iterations, self.history, **{**style, "label": label, **line_kw}

@@ -40,15 +40,19 @@ def state_colors(n_states: int) -> np.ndarray:
     return matplotlib.colormaps["viridis"](np.linspace(0.0, 0.9, n_states))
 
 
-def require_methods(display: str, estimator, *names: str) -> None:
+def require(display: str, estimator, *names: str) -> None:
     """An estimator that cannot be drawn is told what it lacks; one that can must be fitted."""
-    missing = [name for name in names if not hasattr(estimator, name)]
-    if missing:
-        raise TypeError(
-            f"{display} draws estimators that have {', '.join(names)}; "
-            f"{type(estimator).__name__} has no {', '.join(missing)}."
-        )
-    check_is_fitted(estimator)
+    for wanted in (
+        [name for name in names if not name.endswith("_")],
+        [name for name in names if name.endswith("_")],  # there after fit only
+    ):
+        missing = [name for name in wanted if not hasattr(estimator, name)]
+        if missing:
+            raise TypeError(
+                f"{display} draws estimators that have {', '.join(names)}; "
+                f"{type(estimator).__name__} has no {', '.join(missing)}."
+            )
+        check_is_fitted(estimator)
 
 
 class Track(NamedTuple):

@@ -13,7 +13,7 @@ from sklseq.inspection._display import (
     label_missing,
     legend_above,
     make_axes,
-    require_methods,
+    require,
     track_of,
 )
 
@@ -125,7 +125,7 @@ class SmootherDisplay:
             Without matplotlib.
         """
         needed = ["smooth", "inverse_transform", "observation_matrix_", "observation_covariance_"]
-        require_methods(cls.__name__, estimator, *needed, *(["forecast"] if n_ahead else []))
+        require(cls.__name__, estimator, *needed, *(["forecast"] if n_ahead else []))
         column = track_of(cls.__name__, X, feature, time).column
         means, covariances = estimator.smooth(X)[:2]
         loading = np.asarray(estimator.observation_matrix_)[column]

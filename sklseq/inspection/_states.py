@@ -11,7 +11,7 @@ from sklseq.inspection._display import (
     import_pyplot,
     label_missing,
     legend_above,
-    require_methods,
+    require,
     state_colors,
     track_of,
 )
@@ -116,7 +116,7 @@ class StatePathDisplay:
             Without matplotlib.
         """
         import_pyplot(f"{cls.__name__}.from_estimator")
-        require_methods(cls.__name__, estimator, "predict", "predict_proba")
+        require(cls.__name__, estimator, "predict", "predict_proba")
         track_of(cls.__name__, X, feature, time)  # bad arguments are refused before the work
         return cls.from_predictions(
             X, estimator.predict_proba(X), states=estimator.predict(X),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sklseq.inspection._display import check_rows, make_axes, require_methods
+from sklseq.inspection._display import check_rows, make_axes, require
 
 VISIBLE = {" ": "\N{OPEN BOX}", "\n": "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}", "\t": "→"}
 END = "\N{END OF PROOF}"
@@ -69,7 +69,7 @@ class TextProbabilityDisplay:
         ImportError
             Without matplotlib.
         """
-        require_methods(cls.__name__, estimator, "char_log_proba")
+        require(cls.__name__, estimator, "char_log_proba")
         if not isinstance(text, str):
             raise TypeError(f"{cls.__name__} draws one text, got a {type(text).__name__}.")
         log_proba = np.asarray(estimator.char_log_proba([text])[0], dtype=float)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sklseq._sequences import is_collection
-from sklseq.inspection._display import check_rows, import_pyplot, make_axes, require_methods
+from sklseq.inspection._display import check_rows, import_pyplot, make_axes, require
 
 
 class TransitionDisplay:
@@ -66,7 +65,7 @@ class TransitionDisplay:
         ImportError
             Without matplotlib.
         """
-        require_methods(cls.__name__, estimator, "transmat_")
+        require(cls.__name__, estimator, "transmat_")
         return cls(estimator.transmat_, state_names=state_names).plot(ax=ax)
 
     @classmethod
@@ -163,5 +162,4 @@ def _short(value: float) -> str:
 
 
 def _is_list_of_paths(states) -> bool:
-    first = next(iter(states), None)
-    return is_collection(states) or np.ndim(first) == 1
+    return np.ndim(next(iter(states), None)) == 1
