@@ -13,6 +13,10 @@
 #ifndef SKLSEQ_BATCH_H
 #define SKLSEQ_BATCH_H
 
+#include "_chain.h"
+
+typedef kernel_set kernel_choice;
+#define KERNELS "_kernels.h"
 #include "_dispatch.h"
 
 #define CHUNKED_FROM 4096

@@ -1,12 +1,11 @@
-/* The same kernels for several instruction sets in one object, and the choice between them at
- * run time.  SKLSEQ_PORTABLE compiles the baseline alone (SSE2, NEON, or whatever vectors of 16
+/* The header named by KERNELS for several instruction sets in one object, each defining
+ * kernels_<set> of type kernel_choice, and the choice between them at run time.
+ * SKLSEQ_PORTABLE compiles the baseline alone (SSE2, NEON, or whatever vectors of 16
  * bytes become); compilers without GCC's vector types, and SKLSEQ_PLAIN_C, get plain doubles.
  * SKLSEQ_NO_AVX512 leaves out the widest, to measure what a machine without it would do.
  */
 #ifndef SKLSEQ_DISPATCH_H
 #define SKLSEQ_DISPATCH_H
-
-#include "_chain.h"
 
 #if defined(__GNUC__) && !defined(SKLSEQ_PLAIN_C)
 #define BASE_WIDTH 2
@@ -39,7 +38,7 @@
 BEGIN_AVX512
 #define ISA avx512
 #define W 8
-#include "_kernels.h"
+#include "_one_set.h"
 #undef ISA
 #undef W
 END_TARGET
@@ -48,7 +47,7 @@ END_TARGET
 BEGIN_AVX2
 #define ISA avx2
 #define W 4
-#include "_kernels.h"
+#include "_one_set.h"
 #undef ISA
 #undef W
 END_TARGET
@@ -56,11 +55,11 @@ END_TARGET
 
 #define ISA baseline
 #define W BASE_WIDTH
-#include "_kernels.h"
+#include "_one_set.h"
 #undef ISA
 #undef W
 
-static const kernel_set *choose_kernels(void)
+static const kernel_choice *choose_kernels(void)
 {
 #ifdef MANY_SETS
     __builtin_cpu_init();

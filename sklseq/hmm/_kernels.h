@@ -1,11 +1,7 @@
-/* All that is compiled once per instruction set (see _dispatch.h). */
-#include "_vector.h"
+/* The chain kernels of one instruction set. */
 #include "_lanes.h"
 #include "_rows.h"
-#undef JOIN_
-#undef JOIN
-#undef FN
-#undef vec
-#undef loose
-#undef bits
-#undef mask
+
+static const kernel_set FN(kernels) = {
+    W, FN(rows_together), {FN(score_rows), FN(filter_rows), FN(smooth_rows), FN(viterbi_rows)},
+    FN(lane_kernels), FN(pack_panels)};

@@ -126,21 +126,14 @@ INLINE void FN(write_filtered)(const int K, lane_group *g, ptrdiff_t t0, ptrdiff
                                const vec *sums, const vec *shift, const vec *before, double *filtered,
                                double *log_increments)
 {
+    vec increments[BLOCK];
     for (ptrdiff_t t = 0; t < n; t++) {
         const vec inverse = 1.0 / sums[t];
         UNROLL for (int k = 0; k < K; k++) alpha[t * K + k] *= inverse;
+        increments[t] = FN(log_positive)(sums[t] / before[t]) + shift[t];
     }
     FN(write_block)(K, g, t0, n, alpha, filtered);
-    for (int l = 0; l < g->n_items; l++) {
-        const item *one = g->items[l];
-        const ptrdiff_t begin = one->lead > t0 ? one->lead - t0 : 0;
-        ptrdiff_t end = one->lead + one->core - t0;
-        if (end > n) end = n;
-        for (ptrdiff_t t = begin; t < end; t++)
-            log_increments[one->row + t0 + t] =
-                log(((const double *)(sums + t))[l] / ((const double *)(before + t))[l])
-                + ((const double *)(shift + t))[l];
-    }
+    FN(write_block)(1, g, t0, n, increments, log_increments);
 }
 
 /* The forward recursion of one group.  mode SMOOTH keeps a_t and b_t c_t of the whole run in

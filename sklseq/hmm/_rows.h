@@ -342,9 +342,7 @@ static void FN(smooth_rows)(const chain *c, lane_group *g)
     FN(backward_rows)(c, g);
 }
 
-static const kernel_set FN(kernels) = {
-    W, ROWS, {FN(score_rows), FN(filter_rows), FN(smooth_rows), FN(viterbi_rows)},
-    FN(lane_kernels), FN(pack_panels)};
+enum { FN(rows_together) = ROWS };
 
 #undef PRODUCT
 #undef PRODUCTS

@@ -148,6 +148,28 @@ INLINE vec FN(exp_negative)(vec x)
     return FN(select)(FN(less)(x, FN(splat)(-DBL_MAX)), FN(splat)(0.0), result);
 }
 
+/* ---- log(x) for normal x > 0, within 2 units in the last place -------------------------
+ * x = 2^e m, m in [sqrt(1/2), sqrt(2)), s = (m - 1) / (m + 1): log m = 2 s + s^3 P(s^2), P by a
+ * Chebyshev interpolant. */
+INLINE vec FN(log_positive)(vec x)
+{
+    /* Subtracting the bits of sqrt(1/2) leaves e in the exponent field. */
+    const bits root = FN(to_bits)(FN(splat)(0.70710678118654752440));
+    const bits exponent = (FN(to_bits)(x) - root + (1024ull << 52)) >> 52; /* e + 1024 */
+    const vec m = FN(from_bits)(FN(to_bits)(x) - ((exponent - 1024) << 52));
+    /* A whole number below 2^52 as a double, by the bits of 2^52 + number. */
+    const vec e = FN(from_bits)(exponent | (1075ull << 52)) - (4503599627370496.0 + 1024.0);
+    const vec s = (m - 1.0) / (m + 1.0), z = s * s;
+    vec p = z * 0x1.2b5f68a50d903p-3 + 0x1.39fdcceb4bb45p-3;
+    p = p * z + 0x1.7462b91b8df65p-3;
+    p = p * z + 0x1.c71c62d5e53e0p-3;
+    p = p * z + 0x1.2492492dfd86cp-2;
+    p = p * z + 0x1.9999999995273p-2;
+    p = p * z + 0x1.5555555555558p-1;
+    return e * 6.93147180369123816490e-01
+           + ((s + s) + (s * z * p + e * 1.90821492927058770002e-10));
+}
+
 /* ---- between rows in memory and lanes --------------------------------------------------
  * W streams of doubles <-> vectors with one lane per stream: a transposition of W x W tiles.
  * Since a block of rows (t, k) is one stream of t K + k, this needs no knowledge of K. */
