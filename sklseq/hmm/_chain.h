@@ -7,7 +7,6 @@
 #define LANE_STATES 16 /* up to here a vector lane holds a sequence, above it holds a state */
 #define BLOCK 64       /* steps between two visits to memory in row order */
 #define ROW_BLOCK 32     /* the same for the row kernels */
-#define MAX_WIDTH 8
 
 enum { SCORE = 0, FILTER = 1, SMOOTH = 2, VITERBI = 3 };
 
@@ -61,18 +60,6 @@ typedef struct {
     void (*pack_panels)(ptrdiff_t K, const double *matrix, int transposed, double padding,
                         double *packed);
 } kernel_set;
-
-#if defined(__GNUC__) && !defined(SKLSEQ_PLAIN_C)
-#define INLINE static inline __attribute__((always_inline))
-#ifdef __clang__
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-#else
-#define INLINE static inline
-#define UNROLL
-#endif
 
 #define FOR_LANE_STATES(X) \
     X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16)

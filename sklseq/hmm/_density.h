@@ -20,7 +20,7 @@ INLINE vec FN(half_negative)(vec square, vec constant)
 /* table (K, D, 2): mean and precision; constants (K, D): log 2 pi - log precision,
  * and after them their sums (K,); x (n, D, W),
  * n a multiple of TOGETHER; OUT out (n, K, W). */
-static void FN(diagonal_block)(ptrdiff_t K, ptrdiff_t D, const double *table,
+INLINE void FN(diagonal_block)(ptrdiff_t K, const ptrdiff_t D, const double *table,
                                const double *constants, ptrdiff_t n, const vec *x, vec *out)
 {
     for (ptrdiff_t t = 0; t < n; t += TOGETHER)
@@ -137,7 +137,13 @@ static void FN(all_rows)(ptrdiff_t N, ptrdiff_t K, ptrdiff_t D, const double *X,
             seen = FN(equal)(check, check);
             int whole = 1;
             for (int l = 0; l < W; l++) whole &= FN(mask_lane)(seen, l);
-            if (whole)
+            if (whole && D == 1) /* few columns: a loop of known length */
+                FN(diagonal_block)(K, 1, table, constants, n_padded, x, out);
+            else if (whole && D == 2)
+                FN(diagonal_block)(K, 2, table, constants, n_padded, x, out);
+            else if (whole && D == 3)
+                FN(diagonal_block)(K, 3, table, constants, n_padded, x, out);
+            else if (whole)
                 FN(diagonal_block)(K, D, table, constants, n_padded, x, out);
             else
                 FN(diagonal_block_missing)(K, D, table, constants, n, x, out);

@@ -2,7 +2,7 @@
 #ifndef SKLSEQ_DENSITY_DISPATCH_H
 #define SKLSEQ_DENSITY_DISPATCH_H
 
-#include "_chain.h"
+#include "_portable.h"
 
 typedef struct {
     int width, together;

@@ -21,19 +21,13 @@
 #ifndef SKLSEQ_SEQUENTIAL_H
 #define SKLSEQ_SEQUENTIAL_H
 
-#include <float.h>
-#include <math.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#include "_portable.h"
 
 #define STATE_FLOOR 1e-200
 #define SUM_FLOOR 1e-100
 #define TINY_ARC 1e-100
 #define MIXING_ARC 1e-30
 #define BACKWARD_CAP 1e300
-#define EXP_FLOOR (-700.0)
 #define EVIDENCE_CAP 1e300
 #define LN2 0.693147180559945309417232121458
 

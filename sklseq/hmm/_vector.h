@@ -177,16 +177,16 @@ INLINE void FN(transpose)(vec *x)
 {
 #if W == 8
     __m512d a[8], b[8];
-    for (int i = 0; i < 8; i += 2) {
+    UNROLL for (int i = 0; i < 8; i += 2) {
         a[i] = _mm512_unpacklo_pd((__m512d)x[i], (__m512d)x[i + 1]);
         a[i + 1] = _mm512_unpackhi_pd((__m512d)x[i], (__m512d)x[i + 1]);
     }
-    for (int i = 0; i < 8; i += 4)
-        for (int j = 0; j < 2; j++) {
+    UNROLL for (int i = 0; i < 8; i += 4)
+        UNROLL for (int j = 0; j < 2; j++) {
             b[i + j] = _mm512_shuffle_f64x2(a[i + j], a[i + j + 2], 0x88);
             b[i + j + 2] = _mm512_shuffle_f64x2(a[i + j], a[i + j + 2], 0xDD);
         }
-    for (int j = 0; j < 4; j++) {
+    UNROLL for (int j = 0; j < 4; j++) {
         x[j] = (vec)_mm512_shuffle_f64x2(b[j], b[j + 4], 0x88);
         x[j + 4] = (vec)_mm512_shuffle_f64x2(b[j], b[j + 4], 0xDD);
     }
@@ -211,21 +211,28 @@ INLINE void FN(transpose)(vec *x)
 static void FN(gather)(const double *const *streams, const ptrdiff_t *lengths, ptrdiff_t n,
                        double filling, vec *out)
 {
-    for (ptrdiff_t q = 0; q < n; q += W) {
-        const ptrdiff_t width = q + W <= n ? W : n - q;
-        vec tile[W];
+    ptrdiff_t least = n, q = 0;
+    vec tile[W];
+    for (int l = 0; l < W; l++)
+        if (lengths[l] < least) least = lengths[l];
+    for (; q + W <= least; q += W) {
+        UNROLL for (int l = 0; l < W; l++) tile[l] = FN(load)(streams[l] + q);
+        FN(transpose)(tile);
+        UNROLL for (int l = 0; l < W; l++) out[q + l] = tile[l];
+    }
+    for (; q < n; q += W) {
         for (int l = 0; l < W; l++) {
+            double piece[W];
             if (q + W <= lengths[l]) {
                 tile[l] = FN(load)(streams[l] + q);
-            } else {
-                double piece[W];
-                for (ptrdiff_t p = 0; p < W; p++)
-                    piece[p] = q + p < lengths[l] ? streams[l][q + p] : filling;
-                tile[l] = FN(load)(piece);
+                continue;
             }
+            for (ptrdiff_t p = 0; p < W; p++)
+                piece[p] = q + p < lengths[l] ? streams[l][q + p] : filling;
+            tile[l] = FN(load)(piece);
         }
         FN(transpose)(tile);
-        for (ptrdiff_t p = 0; p < width; p++) out[q + p] = tile[p];
+        for (ptrdiff_t p = 0; p < W && q + p < n; p++) out[q + p] = tile[p];
     }
 }
 
@@ -233,25 +240,34 @@ static void FN(gather)(const double *const *streams, const ptrdiff_t *lengths, p
 static void FN(scatter)(double *const *streams, const ptrdiff_t *first, const ptrdiff_t *last,
                         ptrdiff_t n, const vec *in)
 {
+    ptrdiff_t latest = 0, least = n;
+    vec tile[W];
+    for (int l = 0; l < W; l++) {
+        if (first[l] > latest) latest = first[l];
+        if (last[l] < least) least = last[l];
+    }
     for (ptrdiff_t q = 0; q < n; q += W) {
-        const ptrdiff_t width = q + W <= n ? W : n - q;
-        vec tile[W];
-        int whole = 0;
-        for (int l = 0; l < W; l++)
-            whole += (width == W) & (first[l] <= q) & (q + W <= last[l]);
-        if (whole > 0) {
-            for (int l = 0; l < W; l++) tile[l] = in[q + l];
-            FN(transpose)(tile);
+        if (q + W > n) { /* no whole tile is left to be read */
+            for (int l = 0; l < W; l++)
+                for (ptrdiff_t p = q > first[l] ? q : first[l]; p < n && p < last[l]; p++)
+                    streams[l][p] = ((const double *)(in + p))[l];
+            break;
+        }
+        UNROLL for (int l = 0; l < W; l++) tile[l] = in[q + l];
+        FN(transpose)(tile);
+        if (latest <= q && q + W <= least) {
+            UNROLL for (int l = 0; l < W; l++) FN(store)(streams[l] + q, tile[l]);
+            continue;
         }
         for (int l = 0; l < W; l++) {
-            if ((width == W) & (first[l] <= q) & (q + W <= last[l])) {
+            double piece[W];
+            if (first[l] <= q && q + W <= last[l]) {
                 FN(store)(streams[l] + q, tile[l]);
                 continue;
             }
-            const ptrdiff_t begin = q > first[l] ? q : first[l];
-            const ptrdiff_t end = q + width < last[l] ? q + width : last[l];
-            for (ptrdiff_t p = begin; p < end; p++)
-                streams[l][p] = ((const double *)(in + p))[l];
+            FN(store)(piece, tile[l]);
+            for (ptrdiff_t p = 0; p < W; p++)
+                if (first[l] <= q + p && q + p < last[l]) streams[l][q + p] = piece[p];
         }
     }
 }
