@@ -17,7 +17,7 @@ from references_chain import (
     path_viterbi,
 )
 from scipy.stats import multivariate_normal, norm
-from sklseq.hmm._log_density import log_density_diag, log_density_full
+from sklseq._gaussian_density import log_density_diag, log_density_full
 
 from sklseq.hmm import _forward_backward as kernels
 

@@ -1,4 +1,4 @@
-"""Log-densities of the emission families, in nats: the local evidence of the chain kernels.
+"""Gaussian log-densities of rows under several components, in nats.
 
 Squares are taken of centred values (x - mean), never as x^2 - 2 x mean + mean^2, which cancels.
 """
