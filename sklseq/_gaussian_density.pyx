@@ -3,7 +3,7 @@
 Squares are taken of centred values (x - mean), never as x^2 - 2 x mean + mean^2, which cancels.
 """
 
-cdef extern from "_density_dispatch.h" nogil:
+cdef extern from "_gaussian_density_dispatch.h" nogil:
     int gaussian_log_density(
         Py_ssize_t N, Py_ssize_t K, Py_ssize_t D, const double *X, const double *means,
         const double *spread, int full, double *log_obs)

@@ -17,7 +17,7 @@
 
 typedef kernel_set kernel_choice;
 #define KERNELS "_kernels.h"
-#include "_dispatch.h"
+#include "../_dispatch.h"
 
 #define CHUNKED_FROM 4096
 #define LEVELS 2

@@ -21,7 +21,7 @@
 #ifndef SKLSEQ_SEQUENTIAL_H
 #define SKLSEQ_SEQUENTIAL_H
 
-#include "_portable.h"
+#include "../_portable.h"
 
 #define STATE_FLOOR 1e-200
 #define SUM_FLOOR 1e-100

@@ -12,7 +12,7 @@ typedef struct {
 } density_kernel;
 typedef density_kernel kernel_choice;
 
-#define KERNELS "_density.h"
+#define KERNELS "_gaussian_density.h"
 #include "_dispatch.h"
 
 #define LOG_2_PI 1.8378770664093454835606594728112
