@@ -171,7 +171,7 @@ def test_warm_start_needs_the_same_columns_and_states(rng):
     with pytest.raises(ValueError, match="warm_start"):
         model.set_params(n_components=3).fit(rng.normal(size=(40, 2)))
     assert model.means_.shape == (2, 2)
-    with pytest.raises(ValueError, match="warm_start|covariance_type"):
+    with pytest.raises(ValueError, match="warm_start"):
         model.set_params(n_components=2, covariance_type="full").fit(rng.normal(size=(40, 2)))
 
 

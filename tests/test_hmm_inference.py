@@ -172,7 +172,7 @@ def test_posterior_draws_have_the_frequencies_of_the_paths(family, rng, known):
 
 def test_a_long_sequence(family, rng, known):
     parameters = family.random_parameters(rng, 4, 2)
-    X = family.sample(rng, 3000, parameters)
+    X = family.sample(rng, 1000, parameters)
     X[rng.random(X.shape) < 0.05] = np.nan
     chain = (parameters["startprob"], parameters["transmat"], family.log_obs(X, parameters))
     model = known(parameters)
