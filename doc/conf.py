@@ -1,6 +1,7 @@
 """Sphinx configuration: ``make -C doc html`` builds everything, offline, warnings are errors."""
 
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -69,6 +70,7 @@ html_title = "sklseq"
 html_static_path = ["_static"]
 html_css_files = ["sklseq.css"]
 html_show_sourcelink = False
+toc_object_entries_show_parents = "hide"
 html_theme_options = {
     "navigation_with_keys": False,
     "show_prev_next": False,
@@ -76,9 +78,25 @@ html_theme_options = {
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": [],
-    "header_links_before_dropdown": 8,
+    "header_links_before_dropdown": 6,
+    "navbar_align": "left",
 }
 html_sidebars = {"index": [], "install": [], "whats_new": []}
+
+# reStructuredText takes n_iter_ in "ndarray of shape (n_iter_ + 1,)" for a link
+_FITTED = re.compile(r"(?<![\w`])([A-Za-z]\w*)_(?=[\s,+)])")
+
+
+def _escape_fitted_names(app, what, name, obj, options, lines):
+    for i, line in enumerate(lines):
+        head, colon, kind = line.partition(" : ")
+        if colon:
+            lines[i] = head + colon + _FITTED.sub(r"\1\_", kind)
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", _escape_fitted_names, priority=100)
+
 
 # An example that warns is an example that teaches a fault.
 warnings.filterwarnings("error", category=UserWarning, module="sklseq")
