@@ -37,16 +37,9 @@ autodoc_typehints = "none"  # numpydoc says it in words
 autodoc_default_options = {
     "members": True,
     "inherited-members": True,
-    "exclude-members": ",".join(
-        ["get_params", "set_params", "get_metadata_routing", "set_output"]
-        + [
-            f"set_{method}_request"
-            for method in (
-                "fit partial_fit predict predict_proba predict_log_proba decision_function score "
-                "transform inverse_transform"
-            ).split()
-        ]
-    ),
+    "exclude-members": "get_params, set_params, get_metadata_routing, set_output, "
+    "set_fit_request, set_partial_fit_request, set_predict_request, set_predict_proba_request, "
+    "set_score_request, set_transform_request, set_inverse_transform_request",
 }
 numpydoc_show_class_members = False  # the members stand below, in full
 numpydoc_validation_checks = set()  # tests/test_docstrings.py does it, without Sphinx
