@@ -77,7 +77,8 @@ def extensions():
     result = []
     for path in sorted(Path("sklseq").rglob("*.pyx")):
         name = ".".join(path.with_suffix("").parts)
-        headers = [str(header) for header in sorted(path.parent.glob("*.h"))]
+        shared = Path("sklseq").glob("*.h")
+        headers = sorted({str(header) for header in (*shared, *path.parent.glob("*.h"))})
         result.append(
             Extension(name, [str(path)], depends=headers, define_macros=macros,
                       include_dirs=[str(path.parent)])

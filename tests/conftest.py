@@ -20,6 +20,12 @@ settings.register_profile(
 )
 settings.load_profile("sklseq")
 
+
+
+def pytest_report_header():
+    return f"sklseq {sklseq.__version__} from {Path(sklseq.__file__).parent}"
+
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
