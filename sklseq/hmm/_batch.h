@@ -53,9 +53,10 @@ static ptrdiff_t plan_chunks(ptrdiff_t T, ptrdiff_t K, int level, ptrdiff_t *lea
 {
     if (T < CHUNKED_FROM || K > LANE_STATES || BASE_WIDTH == 1) return 0;
     *lead = level == 0 ? BLOCK : 8 * BLOCK;
-    if (level > 0) return 32 * BLOCK;
-    const ptrdiff_t steps = ((T + MAX_WIDTH - 1) / MAX_WIDTH + BLOCK - 1) / BLOCK * BLOCK;
-    return smaller(steps, K <= 8 ? 1024 : 512);
+    /* Not a power of two, or the lanes' rows would fall on the same lines of the cache. */
+    ptrdiff_t steps = level > 0 ? 2039 : K <= 8 ? 1019 : 509;
+    if (level == 0) steps = smaller(steps, (T + MAX_WIDTH - 1) / MAX_WIDTH);
+    return steps % BLOCK == 0 ? steps + 5 : steps;
 }
 
 /* Where a warm-up starts: the distribution far from the start; for Viterbi, 0 for every state that

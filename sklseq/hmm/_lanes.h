@@ -6,30 +6,27 @@
  * reads -inf, which makes its evidence, and all that follows, exactly 0.
  */
 
-/* In place: log-densities to evidence b = exp(x - shift), and the shift of each step. */
-INLINE void FN(evidence)(const int K, ptrdiff_t n, vec *b, vec *shift)
+/* Log-densities of one step to evidence b = exp(x - shift); returns the shift. */
+INLINE vec FN(evidence)(const int K, const vec *row, vec *b)
 {
     const vec one = FN(splat)(1.0), zero = FN(splat)(0.0), lowest = FN(splat)(-DBL_MAX);
-    for (ptrdiff_t t = 0; t < n; t++) {
-        vec *row = b + t * K;
-        vec largest = row[0];
-        UNROLL for (int k = 1; k < K; k++) largest = FN(max)(largest, row[k]);
-        const vec m = FN(min)(FN(max)(largest, lowest), FN(splat)(EVIDENCE_CAP));
-        shift[t] = m;
-        if (K <= 2) { /* the larger of two is exp(0): one exponential instead of two */
-            const vec top = FN(select)(FN(less)(largest, lowest), zero, one);
-            if (K == 2) {
-                const vec other = FN(exp_negative)(FN(min)(row[0], row[1]) - m);
-                const mask first_is_less = FN(less)(row[0], row[1]);
-                row[0] = FN(select)(first_is_less, other, top);
-                row[1] = FN(select)(first_is_less, top, other);
-            } else {
-                row[0] = top;
-            }
+    vec largest = row[0];
+    UNROLL for (int k = 1; k < K; k++) largest = FN(max)(largest, row[k]);
+    const vec shift = FN(min)(FN(max)(largest, lowest), FN(splat)(EVIDENCE_CAP));
+    if (K <= 2) { /* the larger of two is exp(0): one exponential instead of two */
+        const vec top = FN(select)(FN(less)(largest, lowest), zero, one);
+        if (K == 2) {
+            const vec other = FN(exp_negative)(FN(min)(row[0], row[1]) - shift);
+            const mask first_is_less = FN(less)(row[0], row[1]);
+            b[0] = FN(select)(first_is_less, other, top);
+            b[1] = FN(select)(first_is_less, top, other);
         } else {
-            UNROLL for (int k = 0; k < K; k++) row[k] = FN(exp_negative)(row[k] - m);
+            b[0] = top;
         }
+    } else {
+        UNROLL for (int k = 0; k < K; k++) b[k] = FN(exp_negative)(row[k] - shift);
     }
+    return shift;
 }
 
 INLINE void FN(read_block)(const int K, const lane_group *g, ptrdiff_t t0, ptrdiff_t n, vec *out)
@@ -141,7 +138,7 @@ INLINE void FN(write_filtered)(const int K, lane_group *g, ptrdiff_t t0, ptrdiff
 INLINE void FN(forward_lanes)(const int K, const int mode, const chain *c, lane_group *g)
 {
     vec start[LANE_STATES], a[LANE_STATES];
-    vec shift[BLOCK], sums[BLOCK], before[BLOCK];
+    vec shift[BLOCK + 5], sums[BLOCK + 11], before[BLOCK + 17]; /* not 4096 bytes apart */
     bits exponent[BLOCK];
     const vec state_floor = FN(splat)(STATE_FLOOR), zero = FN(splat)(0.0);
     const double *transmat = c->transmat;
@@ -160,9 +157,11 @@ INLINE void FN(forward_lanes)(const int K, const int mode, const chain *c, lane_
         vec *alpha = mode == SMOOTH ? (vec *)g->alpha + t0 * K : b;
         mask lost = FN(less)(zero, zero);
         FN(read_block)(K, g, t0, n, b);
-        FN(evidence)(K, n, b, shift);
+        /* The exponentials do not wait for the recursion, so they fill its latency. */
         for (ptrdiff_t t = 0; t < n; t++) {
-            vec *row = b + t * K, *out = alpha + t * K, predicted[LANE_STATES];
+            vec *row = b + t * K, *out = alpha + t * K;
+            vec predicted[LANE_STATES], evidence[LANE_STATES];
+            shift[t] = FN(evidence)(K, row, evidence);
             const bits power = FN(biased_exponent)(sum);
             const vec scale = FN(inverse_power)(power);
             exponent[t] = power;
@@ -177,7 +176,7 @@ INLINE void FN(forward_lanes)(const int K, const int mode, const chain *c, lane_
             }
             sum = zero;
             UNROLL for (int j = 0; j < K; j++) {
-                const vec scaled = row[j] * scale;
+                const vec scaled = evidence[j] * scale;
                 a[j] = predicted[j] * scaled;
                 lost |= FN(less)(a[j], state_floor) & FN(less)(zero, FN(min)(predicted[j], scaled));
                 sum += a[j];
