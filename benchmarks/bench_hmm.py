@@ -301,7 +301,8 @@ def memory():
             traced = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
             grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-            print(f"  {shape.name:28s} {name:6s} numpy {traced / unit:.2f}, process {grown / unit:.2f}")
+            sizes = f"numpy {traced / unit:.2f}, process {grown / unit:.2f}"
+            print(f"  {shape.name:28s} {name:6s} {sizes}")
 
 
 def accuracy():
