@@ -1,5 +1,6 @@
 """EM: monotone, equal to the oracle's M-steps, and honest about how it ended."""
 
+import re
 import warnings
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from conftest import estimator_class, fitted_parameters
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from joblib import parallel_config
 from references import (
     FAMILIES,
     categorical_m_step,
@@ -282,6 +284,20 @@ def test_n_jobs_changes_no_bit_of_a_fit(rng):
             np.testing.assert_array_equal(getattr(model, name), getattr(models[0], name))
 
 
+@pytest.mark.parametrize("backend", ["threading", "loky"])
+def test_the_backend_of_joblib_changes_no_bit(rng, backend):
+    """Where the user has chosen a backend the shards go there."""
+    sequences = [rng.normal(size=(9000, 2)) + i for i in range(4)]
+    params = {"n_jobs": 2, "max_iter": 2, "n_init": 1, "random_state": 0}
+    here = quietly(GaussianHMM(2, **params), sequences)
+    with parallel_config(backend):
+        there = quietly(GaussianHMM(2, **params), sequences)
+        score = there.score(sequences)
+    np.testing.assert_array_equal(there.means_, here.means_)
+    np.testing.assert_array_equal(there.log_likelihoods_, here.log_likelihoods_)
+    assert score == here.score(sequences)
+
+
 def test_order_of_sequences_does_not_matter(family, rng, started):
     sequences = ragged(family, rng)
     start = family.random_parameters(rng, 3, 2)
@@ -333,6 +349,10 @@ def test_verbose_prints_one_line_an_iteration(rng, capsys):
     quietly(GaussianHMM(2, max_iter=4, tol=0.0, verbose=1, **start), X)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
     assert len(lines) >= 4
+    for number, line in enumerate(lines[:4], start=1):
+        assert f"iteration {number}" in line
+        assert re.search(r"gain \S+", line)
+        assert re.search(r"[\d.e+-]+ s\b", line), "the time it took"
 
 
 # --- Constraints ---------------------------------------------------------------------------------

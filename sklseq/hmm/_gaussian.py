@@ -320,6 +320,12 @@ class GaussianHMM(BaseHMM):
         return means, covars
 
     def _emission(self):
+        shape = COVARIANCES[self.covariance_type].shape(*self.means_.shape)
+        if self.covars_.shape != shape:
+            raise ValueError(
+                f"covariance_type={self.covariance_type!r} asks for covars_ of shape {shape}, the "
+                f"fitted one has {self.covars_.shape}: fit again."
+            )
         return GaussianEmission(self.means_, self.covars_, self.covariance_type)
 
     def _set_emission(self, emission):
