@@ -218,6 +218,10 @@ def test_stationary_needs_one_stationary_distribution():
     )
     with pytest.raises(ValueError, match="stationary"):
         model.fit(load_earthquakes().data)
+    # a start of its own would be ignored in silence
+    model = PoissonHMM(2, startprob_init=[0.5, 0.5], initial_state="stationary")
+    with pytest.raises(ValueError, match="startprob_init"):
+        model.fit(load_earthquakes().data)
 
 
 # --- Endings -----------------------------------------------------------------------------------
