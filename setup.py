@@ -45,6 +45,10 @@ DIRECTIVES = {
 class BuildExtension(build_ext):
     """build_ext that picks flags by compiler and says in words what a failed build lacks."""
 
+    def finalize_options(self):
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+
     def build_extensions(self):
         msvc = self.compiler.compiler_type == "msvc"
         for extension in self.extensions:

@@ -11,6 +11,12 @@ from references import FAMILIES
 
 import sklseq
 
+
+def pytest_configure(config):
+    # here and not in pyproject.toml, which an installed package is tested without
+    config.addinivalue_line("markers", "examples: runs the gallery, a minute or two")
+
+
 settings.register_profile(
     "sklseq",
     derandomize=True,

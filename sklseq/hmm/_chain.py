@@ -366,12 +366,14 @@ def _tilted_rows(counts, tilt, mass) -> np.ndarray:
     """The rows that maximise sum_j n_j log a_j + t_j a_j and sum to their mass.
 
     a_j = n_j / (level - t_j), the level of each row by Newton's method: the sum is convex and
-    falling in it, so that starting at its lower end no step goes too far.
+    falling in it, so that starting at its lower end no step goes too far.  The level is measured
+    from the largest t_j, which a tiny n_j may come close to.
     """
     seen = counts > 0
-    level = np.where(seen, tilt + counts / mass[:, None], -np.inf).max(axis=1, keepdims=True)
+    below = np.where(seen, tilt, -np.inf).max(axis=1, keepdims=True) - tilt
+    level = np.where(seen, counts / mass[:, None] - below, -np.inf).max(axis=1, keepdims=True)
     for _ in range(60):
-        gap = np.where(seen, level - tilt, 1.0)
+        gap = np.where(seen, level + below, 1.0)
         rows = counts / gap
         excess = rows.sum(axis=1, keepdims=True) - mass[:, None]
         if np.all(excess <= 1e-14 * mass[:, None]):
