@@ -157,7 +157,7 @@ class BaseHMM(BaseSequenceModel):
         self.log_likelihood_ = result.log_likelihoods[-1]
         self.final_stateprob_ = None
         if sequences.n_sequences == 1:
-            self.final_stateprob_ = result.model.log_likelihoods(*sequences[:2])[1][0]
+            self.final_stateprob_ = result.statistics.ends  # smoothed is filtered at the end
         starved = starved_states(result.statistics)
         if len(starved):
             warnings.warn(

@@ -35,8 +35,8 @@ class GaussianEmission(Emission):
     def type(self) -> CovarianceType:
         return COVARIANCES[self.covariance_type]
 
-    def log_prob(self, X):
-        return self.type.log_density(X, self.means, self.covars)
+    def log_prob(self, X, out):
+        self.type.log_density(X, self.means, self.covars, out)
 
     def statistics(self, X, posteriors) -> GaussianMoments:
         return self.type.moments(X, posteriors, self.means, self.covars)
