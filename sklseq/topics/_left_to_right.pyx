@@ -41,7 +41,6 @@ cdef extern from "_stream.h" nogil:
         pass
     void stream_start(Stream *stream, uint64_t seed)
     double stream_uniform(Stream *stream)
-    uint64_t stream_below(Stream *stream, uint64_t bound)
 
 cdef extern from "_topic_mass.h" nogil:
     double topic_mass(
@@ -57,17 +56,6 @@ cdef double NEGLIGIBLE_SHARE = 1e-3
 cdef struct Particles:
     int32_t *topics     # (n_particles, n_words)
     double *counts      # (n_particles, n_padded) how many words have each topic
-
-
-cdef void _shuffle(Stream *stream, int32_t *words, Py_ssize_t n_words) noexcept nogil:
-    """A random order: sorted words may meet the topics one after the other."""
-    cdef Py_ssize_t i, j
-    cdef int32_t word
-    for i in range(n_words - 1, 0, -1):
-        j = <Py_ssize_t> stream_below(stream, <uint64_t> (i + 1))
-        word = words[i]
-        words[i] = words[j]
-        words[j] = word
 
 
 cdef void _redraw(
@@ -268,7 +256,7 @@ def left_to_right(
     const double[:, ::1] guess,       # IN (n_documents, n_padded) at theta, padded by zeros
     double foresight,                 # IN in [0, 1]: the fraction of the future that m holds
     Py_ssize_t window,                # IN how many earlier topics are redrawn before each word
-    int32_t[::1] words,               # INOUT all documents' words, left in the order used
+    const int32_t[::1] words,         # IN all documents' words, in an order without pattern
     const int64_t[::1] offsets,       # IN (n_documents + 1,) where each document begins, none empty
     const uint64_t[::1] seeds,        # IN (n_documents,)
     int32_t[:, ::1] topics,           # work (2, n_particles * longest document)
@@ -285,7 +273,6 @@ def left_to_right(
     """
     cdef Py_ssize_t d, n_words
     cdef double variance
-    cdef int32_t *document
     cdef Particles now, spare
     cdef Stream stream
     with nogil:
@@ -294,13 +281,11 @@ def left_to_right(
         spare.topics = &topics[1, 0]
         spare.counts = &counts[1, 0, 0]
         for d in range(offsets.shape[0] - 1):
-            document = &words[offsets[d]]
             n_words = <Py_ssize_t> (offsets[d + 1] - offsets[d])
             stream_start(&stream, seeds[d])
-            _shuffle(&stream, document, n_words)
             variance = 0.0
             log_prob[d] = _document(
-                &stream, word_topic, &prior[0], &guess[d, 0], foresight, window, document, n_words,
-                now, spare, per_topic, per_particle, &variance,
+                &stream, word_topic, &prior[0], &guess[d, 0], foresight, window,
+                &words[0] + offsets[d], n_words, now, spare, per_topic, per_particle, &variance,
             )
             std_error[d] = sqrt(variance)

@@ -44,11 +44,6 @@ static inline double stream_uniform(Stream *stream) {
     return ((double)(stream_bits(stream) >> 12) + 0.5) * (1.0 / 4503599627370496.0);
 }
 
-/* A whole number below bound; the bias, bound / 2**64, is beyond notice. */
-static inline uint64_t stream_below(Stream *stream, uint64_t bound) {
-    return stream_bits(stream) % bound;
-}
-
 static inline double stream_normal(Stream *stream) {
     for (;;) {
         const double x = 2.0 * stream_uniform(stream) - 1.0;

@@ -22,9 +22,9 @@ from sklseq.topics._topic_model import Documents, TopicModel
 
 # The lower bound costs about as much as an iteration, so it is computed every few.
 EVALUATE_EVERY = 5
-# A document's log-likelihood is doubtful when its standard error passes both of these.
-DOUBTFUL_ERROR = 0.5
-DOUBTFUL_ERROR_PER_WORD = 0.005
+# Standard errors, in nats, from which a document's log-probability and the score are doubtful.
+DOUBTFUL_DOCUMENT = 1.0
+DOUBTFUL_SCORE = 0.01
 
 
 class TopicMixture(
@@ -302,10 +302,12 @@ class TopicMixture(
         Warns
         -----
         ConvergenceWarning
-            If some standard error passes 0.5 nats and 0.005 nats per word.
+            If a standard error passes 1 nat.
         """
-        documents = self._documents(X)
-        log_prob, std_error = self._score_documents(documents)
+        log_prob, std_error = self._score_documents(self._documents(X))
+        if np.any(std_error > DOUBTFUL_DOCUMENT):
+            worst = int(std_error.argmax())
+            self._warn_doubtful(f"The log-probability of document {worst}", std_error[worst])
         return (log_prob, std_error) if return_std else log_prob
 
     def score(self, X, y=None, sample_weight=None) -> float:
@@ -329,6 +331,11 @@ class TopicMixture(
         ------
         ValueError
             If no document of positive weight has a word.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the standard error of the score passes 0.01 nats.
         """
         documents = self._documents(X)
         n_words = documents.n_words
@@ -338,8 +345,11 @@ class TopicMixture(
             raise ValueError(
                 "score is a mean per word, but no document of positive weight has a word."
             )
-        log_prob, _ = self._score_documents(documents)
+        log_prob, std_error = self._score_documents(documents)
         counted = weight > 0  # 0 * -inf must not become NaN
+        score_error = np.linalg.norm(weight[counted] * std_error[counted]) / total
+        if score_error > DOUBTFUL_SCORE:
+            self._warn_doubtful("The score", score_error)
         return float(weight[counted] @ log_prob[counted] / total)
 
     def sample(self, n_samples: int = 1, *, n_words=100, random_state=None):
@@ -421,21 +431,17 @@ class TopicMixture(
 
     def _score_documents(self, documents: Documents) -> tuple[np.ndarray, np.ndarray]:
         _check_whole("n_particles", self.n_particles, 1)
-        log_prob, std_error = self._model.log_prob(
+        return self._model.log_prob(
             documents, n_particles=self.n_particles, seed=self._stream_seed, n_jobs=self.n_jobs
         )
-        limit = np.maximum(DOUBTFUL_ERROR, DOUBTFUL_ERROR_PER_WORD * documents.n_words)
-        doubtful = np.flatnonzero(std_error > limit)
-        if doubtful.size:
-            worst = doubtful[std_error[doubtful].argmax()]
-            warnings.warn(
-                f"The log-likelihoods of {doubtful.size} of {len(documents)} documents are "
-                f"doubtful; document {worst} has a standard error of {std_error[worst]:.2g} nats. "
-                f"Raise n_particles={self.n_particles}.",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
-        return log_prob, std_error
+
+    def _warn_doubtful(self, what: str, std_error: float) -> None:
+        warnings.warn(
+            f"{what} has a Monte Carlo standard error of {std_error:.2g} nats: raise "
+            f"n_particles={self.n_particles}.",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
 
 
 def _check_whole(name: str, value, smallest: int) -> None:

@@ -74,10 +74,18 @@ class Documents:
         return Documents(offsets, self.indices[where], self.counts[where])
 
     def word_lists(self) -> tuple[np.ndarray, np.ndarray]:
-        """Every word of every document by itself, and where each document begins."""
+        """Every word of every document by itself, and where each document begins.
+
+        A document's words stand in the order of a hash of (word, how often it stood before): one
+        order for one content, and no run of alike words, which the recursions like least.
+        """
         repeats = self.counts.astype(np.int64)
         ends = np.concatenate([[0], np.cumsum(repeats)])
-        return np.repeat(self.indices, repeats), ends[self.offsets]
+        words, offsets = np.repeat(self.indices, repeats), ends[self.offsets]
+        copies = np.arange(ends[-1]) - np.repeat(ends[:-1], repeats)
+        keys = _mix(_mix(words.astype(np.uint64)) + copies.astype(np.uint64))
+        rows = np.repeat(np.arange(len(self)), np.diff(offsets))
+        return words[np.lexsort((keys, rows))], offsets
 
     def seeds(self, seed: int) -> np.ndarray:
         """One 64-bit seed for each document, of its content alone.
@@ -219,7 +227,7 @@ class TopicModel:
             longest = int(np.diff(shard_offsets).max())
             result = np.empty((2, len(rows)))
             left_to_right(
-                word_topic, prior, guess[rows], FORESIGHT, WINDOW, words[begin:end].copy(),
+                word_topic, prior, guess[rows], FORESIGHT, WINDOW, words[begin:end],
                 shard_offsets, seeds[rows],
                 np.empty((2, n_particles * longest), dtype=np.int32),
                 np.empty((2, n_particles, n_padded)), np.empty((3, n_padded)),
