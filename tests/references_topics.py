@@ -26,9 +26,7 @@ def log_prob_by_enumeration(counts, topic_word, prior):
     words, n_topics = word_list(counts), len(topic_word)
     total = 0.0
     for assignment in product(range(n_topics), repeat=len(words)):
-        topic_counts = np.bincount(assignment, minlength=n_topics) if words.size else np.zeros(
-            n_topics
-        )
+        topic_counts = np.bincount(np.array(assignment, dtype=int), minlength=n_topics)
         likelihood = np.prod([topic_word[z, w] for z, w in zip(assignment, words)])
         total += likelihood * np.exp(log_assignment_prior(topic_counts, prior))
     return np.log(total)
@@ -52,6 +50,24 @@ def log_prob_by_polynomial(counts, topic_word, prior):
     return np.logaddexp.reduce(terms)
 
 
+def log_prob_two_topics(counts, topic_word, prior):
+    """The same for K = 2 and long documents: coefficients of a polynomial in one variable."""
+    with np.errstate(divide="ignore"):
+        log_topic_word = np.log(topic_word)
+    coefficients = np.zeros(1)
+    for word in word_list(counts):
+        stay = np.append(coefficients + log_topic_word[0, word], -np.inf)
+        step = np.append(-np.inf, coefficients + log_topic_word[1, word])
+        coefficients = np.logaddexp(stay, step)
+    n_words, n_second = np.sum(counts), np.arange(np.sum(counts) + 1)
+    log_prior = (
+        gammaln(np.sum(prior)) - gammaln(np.sum(prior) + n_words)
+        + gammaln(prior[0] + n_words - n_second) - gammaln(prior[0])
+        + gammaln(prior[1] + n_second) - gammaln(prior[1])
+    )
+    return np.logaddexp.reduce(coefficients + log_prior)
+
+
 def log_prob_by_quadrature(counts, topic_word, prior, n_nodes=200):
     """Gauss-Jacobi over theta, K = 2 or 3 (stick breaking); counts may be fractional."""
     counts = np.asarray(counts, dtype=float)
@@ -66,11 +82,9 @@ def log_prob_by_quadrature(counts, topic_word, prior, n_nodes=200):
         theta = np.column_stack([first, 1.0 - first])
     else:
         second, inner = beta_rule(prior[1], prior[2])
-        rest = (1.0 - first)[:, None]
-        theta = np.stack(
-            [np.broadcast_to(first[:, None], (n_nodes, n_nodes)), rest * second, rest * (1 - second)],
-            axis=-1,
-        ).reshape(-1, 3)
+        first, rest = first[:, None], 1.0 - first[:, None]
+        parts = np.broadcast_arrays(first, rest * second, rest * (1.0 - second))
+        theta = np.stack(parts, axis=-1).reshape(-1, 3)
         weights = np.outer(weights, inner).ravel()
     log_likelihood = np.log(theta @ topic_word[:, used]) @ counts[used]
     largest = log_likelihood.max()

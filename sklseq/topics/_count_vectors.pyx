@@ -65,8 +65,8 @@ cdef double _append_word(
 
 
 cdef double _document(
-    const double[:, ::1] word_topic, double prior_sum, const int32_t *words, Py_ssize_t n_words,
-    const int64_t[::1] n_vectors, const int32_t[:, ::1] counts, const int32_t[:, ::1] parents,
+    const double[:, ::1] word_topic, double prior_sum, const int32_t[::1] words,
+    Py_ssize_t begin, Py_ssize_t n_words, const int64_t[::1] n_vectors, const int32_t[:, ::1] counts, const int32_t[:, ::1] parents,
     const double[:, ::1] rising, double[::1] mass, double *word,
 ) noexcept nogil:
     cdef Py_ssize_t n, k, rank, n_scales = 0, n_topics = counts.shape[1]
@@ -75,12 +75,12 @@ cdef double _document(
     for n in range(n_words):
         best = 0.0
         for k in range(n_topics):
-            best = max(best, word_topic[words[n], k])
+            best = max(best, word_topic[words[begin + n], k])
         if best == 0.0:
             return -INFINITY
         log_prob += log(best)
         for k in range(n_topics):
-            word[k] = word_topic[words[n], k] / best / (prior_sum + n)
+            word[k] = word_topic[words[begin + n], k] / best / (prior_sum + n)
         total = _append_word(
             n_vectors[n], n_vectors[n + 1], <int32_t> (n + 1), word, counts, parents, rising,
             &mass[0],
@@ -112,7 +112,7 @@ def exact(
     with nogil:
         for d in range(offsets.shape[0] - 1):
             log_prob[d] = _document(
-                word_topic, prior_sum, &words[0] + offsets[d],
+                word_topic, prior_sum, words, <Py_ssize_t> offsets[d],
                 <Py_ssize_t> (offsets[d + 1] - offsets[d]),
                 n_vectors, counts, parents, rising, mass, &word[0],
             )

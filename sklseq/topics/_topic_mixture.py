@@ -421,7 +421,9 @@ class TopicMixture(
         X = csr_array(X, copy=True)
         X.sum_duplicates()
         X.eliminate_zeros()
-        if not np.isfinite(X.sum()):
+        with np.errstate(over="ignore"):
+            total = X.sum()
+        if not np.isfinite(total):
             raise ValueError("The counts of X are so large that their sum is not finite.")
         return X
 

@@ -198,7 +198,7 @@ class TopicModel:
         longest, n_topics = int(np.diff(offsets).max(initial=0)), len(self.prior)
         word_topic = self._word_topic
         sizes, counts, parents = _count_vector_table(longest, n_topics)
-        rising = self.prior[:, None] + np.arange(longest + 1) - 1.0
+        rising = self.prior[:, None] + (np.arange(longest + 1) - 1.0)
         rising[:, 0] = 0.0
 
         def work(rows):
