@@ -66,7 +66,8 @@ cdef double _append_word(
 
 cdef double _document(
     const double[:, ::1] word_topic, double prior_sum, const int32_t[::1] words,
-    Py_ssize_t begin, Py_ssize_t n_words, const int64_t[::1] n_vectors, const int32_t[:, ::1] counts, const int32_t[:, ::1] parents,
+    Py_ssize_t begin, Py_ssize_t n_words,
+    const int64_t[::1] n_vectors, const int32_t[:, ::1] counts, const int32_t[:, ::1] parents,
     const double[:, ::1] rising, double[::1] mass, double *word,
 ) noexcept nogil:
     cdef Py_ssize_t n, k, rank, n_scales = 0, n_topics = counts.shape[1]

@@ -253,7 +253,7 @@ cdef double _document(
 def left_to_right(
     const double[:, ::1] word_topic,  # IN (n_vocabulary, n_padded) phi, topics padded by zeros
     const double[::1] prior,          # IN (n_padded,) alpha, padded by zeros
-    const double[:, ::1] guess,       # IN (n_documents, n_padded) at theta, padded by zeros
+    const double[:, ::1] guess,       # IN (n_documents, n_padded) at theta, to scale
     double foresight,                 # IN in [0, 1]: the fraction of the future that m holds
     Py_ssize_t window,                # IN how many earlier topics are redrawn before each word
     const int32_t[::1] words,         # IN all documents' words, in an order without pattern

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from numbers import Integral, Real
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -15,9 +14,16 @@ from sklearn.base import (
 )
 from sklearn.decomposition import LatentDirichletAllocation
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sklseq._validation import (
+    check_count,
+    check_parameter_array,
+    check_positive,
+    check_probabilities,
+    check_real,
+)
 from sklseq.topics._topic_model import Documents, TopicModel
 
 # The lower bound costs about as much as an iteration, so it is computed every few.
@@ -97,7 +103,9 @@ class TopicMixture(
     over how many words each topic has.  Others are scored by the left-to-right estimator [1]_ with
     all earlier topics redrawn before each word, in a weighted form whose estimate of the
     *probability* is unbiased [2]_; its logarithm errs on the low side by about half the squared
-    standard error, which ``score_samples(X, return_std=True)`` tells.  Documents with fractional
+    standard error, which ``score_samples(X, return_std=True)`` tells.  (With
+    :math:`\alpha` below about 0.01 and topics that share most words, particles seldom leave a
+    topic and that error is told too small.)  Documents with fractional
     counts, or more than 20,000 words, are scored by importance sampling over
     :math:`\theta`, the counts standing as exponents.
 
@@ -179,7 +187,7 @@ class TopicMixture(
         >>> model.score([[1, 0, 1]]).round(4)  # log(1/24) / 2: two different topics
         np.float64(-1.589)
         """
-        topic_word = _check_topic_word(topic_word)
+        topic_word = check_probabilities(topic_word, "topic_word", (None, None))
         prior = _check_prior(doc_topic_prior, len(topic_word))
         model = cls(n_components=len(topic_word), **params)
         model._check_parameters()
@@ -372,14 +380,14 @@ class TopicMixture(
             The topic proportions theta behind each document.
         """
         check_is_fitted(self)
-        _check_whole("n_samples", n_samples, 1)
+        check_positive(n_samples, "n_samples")
         rng = check_random_state(self.random_state if random_state is None else random_state)
         lengths = np.asarray(n_words)
         if lengths.dtype.kind not in "iu" or lengths.ndim > 1 or np.any(lengths < 0):
-            raise ValueError(f"n_words must be whole and not negative; got {n_words!r}.")
+            raise ValueError(f"n_words must be whole and not negative, got {n_words!r}.")
         if lengths.ndim == 1 and len(lengths) != n_samples:
             raise ValueError(
-                f"n_words must be one number or have n_samples={n_samples} entries; "
+                f"n_words must be one number or have n_samples={n_samples} entries, "
                 f"got {len(lengths)}."
             )
         return self._model.sample(np.broadcast_to(lengths, (n_samples,)), rng)
@@ -404,13 +412,14 @@ class TopicMixture(
 
     def _check_parameters(self) -> None:
         for name in ("n_components", "max_iter", "n_particles"):
-            _check_whole(name, getattr(self, name), 1)
-        if not isinstance(self.tol, Real) or not self.tol >= 0:
-            raise ValueError(f"tol must be a number not below 0; got {self.tol!r}.")
+            check_count(self, name, 1)
+        check_count(self, "verbose", 0)
+        check_real(self, "tol", 0.0)
         for name in ("doc_topic_prior", "topic_word_prior"):
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, Real) and 0 < value <= 1):
-                raise ValueError(f"{name} must be None or a number in (0, 1]; got {value!r}.")
+            if getattr(self, name) is not None:
+                check_real(self, name, 0.0, boundaries="neither")
+                if getattr(self, name) > 1:  # scikit-learn's own limit
+                    raise ValueError(f"{name} must be at most 1, got {getattr(self, name)!r}.")
 
     def _check_counts(self, X, *, reset: bool) -> csr_array:
         """Canonical CSR (sorted, no duplicates, no stored zeros), so that dense and sparse input
@@ -432,7 +441,7 @@ class TopicMixture(
         return Documents.from_csr(self._check_counts(X, reset=False))
 
     def _score_documents(self, documents: Documents) -> tuple[np.ndarray, np.ndarray]:
-        _check_whole("n_particles", self.n_particles, 1)
+        check_count(self, "n_particles", 1)
         return self._model.log_prob(
             documents, n_particles=self.n_particles, seed=self._stream_seed, n_jobs=self.n_jobs
         )
@@ -446,47 +455,23 @@ class TopicMixture(
         )
 
 
-def _check_whole(name: str, value, smallest: int) -> None:
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < smallest:
-        raise ValueError(f"{name} must be a whole number, at least {smallest}; got {value!r}.")
-
-
-def _check_topic_word(topic_word) -> np.ndarray:
-    topic_word = check_array(
-        topic_word, dtype=np.float64, ensure_non_negative=True, input_name="topic_word"
-    )
-    sums = topic_word.sum(axis=1)
-    wrong = np.flatnonzero(np.abs(sums - 1.0) > 1e-6)
-    if wrong.size:
-        raise ValueError(
-            f"Rows of topic_word must sum to 1; row {wrong[0]} sums to {sums[wrong[0]]:.6g}."
-        )
-    return topic_word / sums[:, None]
-
-
 def _check_prior(prior, n_topics: int) -> np.ndarray:
-    values = np.asarray(prior, dtype=np.float64)
-    if values.ndim > 1 or (values.ndim == 1 and len(values) != n_topics):
-        raise ValueError(
-            f"doc_topic_prior must be one number or have one for each of the {n_topics} topics; "
-            f"got shape {values.shape}."
-        )
-    # Far outside this range a sum of priors and counts loses one or the other.
+    """alpha; one number means a symmetric one."""
+    shape = (n_topics,) if np.ndim(prior) else ()
+    values = check_parameter_array(prior, "doc_topic_prior", shape)
+    # beyond this range ratios of gamma functions are no longer finite
     if not np.all((values >= 1e-100) & (values <= 1e100)):
-        raise ValueError(f"doc_topic_prior must be positive and finite; got {prior!r}.")
+        raise ValueError(f"doc_topic_prior must lie between 1e-100 and 1e100, got {prior!r}.")
     return np.array(np.broadcast_to(values, (n_topics,)))
 
 
 def _check_sample_weight(sample_weight, n_documents: int) -> np.ndarray:
     if sample_weight is None:
         return np.ones(n_documents)
-    weight = check_array(
-        sample_weight, dtype=np.float64, ensure_2d=False, ensure_non_negative=True,
-        input_name="sample_weight",
-    )
-    if weight.shape != (n_documents,):
+    weight = np.asarray(sample_weight, dtype=np.float64)
+    if weight.shape != (n_documents,) or not np.all((weight >= 0) & np.isfinite(weight)):
         raise ValueError(
-            f"sample_weight must have one entry for each of the {n_documents} documents; "
-            f"got shape {weight.shape}."
+            f"sample_weight must be {n_documents} non-negative numbers, one for each document, "
+            f"got {sample_weight!r}."
         )
     return weight

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from joblib import Parallel, delayed, effective_n_jobs
-from joblib.parallel import get_active_backend
 from scipy.sparse import csr_array
 from scipy.special import comb
 
+from sklseq._sequences import run_calls
 from sklseq.topics._count_vectors import count_vectors, exact
 from sklseq.topics._left_to_right import left_to_right
 from sklseq.topics._proportions import importance, mean_field
@@ -20,8 +18,10 @@ from sklseq.topics._proportions import importance, mean_field
 SHARD_SIZE = 32
 # Earlier topics redrawn before each word: all of them up to this many, then a moving window.
 WINDOW = 512
-# Fraction of the words to come that particles know of; 0.5 to 0.7 measured best (benchmarks).
+# Fraction of the words to come that particles know of, and iterations of mean field behind the
+# guess which topics those have: converged it is too sure of itself, and particles miss modes.
 FORESIGHT = 0.5
+GUESS_ITERATIONS = 5
 # A document of more words is scored over theta: particles would have to hold every word's topic.
 MAX_WORDS = 20_000
 # Exact recursion: the largest table of count vectors, and the cost that is always worth it, in
@@ -123,7 +123,7 @@ class TopicModel:
 
     def proportions(self, documents: Documents, n_jobs: int | None = None) -> np.ndarray:
         """Mean-field posterior mean of theta, (n_documents, n_topics)."""
-        gamma = self._gamma(documents, n_jobs)
+        gamma = self._gamma(documents, MEAN_FIELD_MAX_ITER, n_jobs)
         return gamma / gamma.sum(axis=1, keepdims=True)
 
     def log_prob(
@@ -179,7 +179,8 @@ class TopicModel:
         rows = np.repeat(np.arange(len(documents)), np.diff(documents.offsets))
         return np.bincount(rows, documents.counts * log_word, minlength=len(documents))
 
-    def _gamma(self, documents: Documents, n_jobs: int | None) -> np.ndarray:
+    def _gamma(self, documents: Documents, max_iter: int, n_jobs: int | None) -> np.ndarray:
+        """Parameters of the mean-field Dirichlet posterior, (n_documents, n_topics)."""
         word_topic, n_topics = self._word_topic, len(self.prior)
 
         def work(rows):
@@ -187,7 +188,7 @@ class TopicModel:
             gamma = np.empty((len(shard), n_topics))
             mean_field(
                 word_topic, self.prior, shard.offsets, shard.indices, shard.counts,
-                MEAN_FIELD_TOL, MEAN_FIELD_MAX_ITER, np.empty((3, n_topics)), gamma,
+                MEAN_FIELD_TOL, max_iter, np.empty((3, n_topics)), gamma,
             )
             return gamma
 
@@ -219,7 +220,7 @@ class TopicModel:
         n_topics, n_padded = len(self.prior), word_topic.shape[1]
         prior, guess = np.zeros(n_padded), np.zeros((len(documents), n_padded))
         prior[:n_topics] = self.prior
-        guess[:, :n_topics] = self.proportions(documents, n_jobs)
+        guess[:, :n_topics] = self._gamma(documents, GUESS_ITERATIONS, n_jobs)
 
         def work(rows):
             begin, end = offsets[rows[0]], offsets[rows[-1] + 1]
@@ -238,7 +239,7 @@ class TopicModel:
         return _map_documents(work, len(documents), n_jobs, np.empty((0, 2))).T
 
     def _importance(self, documents: Documents, seeds, n_particles, n_jobs):
-        gamma = self._gamma(documents, n_jobs)
+        gamma = self._gamma(documents, MEAN_FIELD_MAX_ITER, n_jobs)
         word_topic, n_topics = self._word_topic, len(self.prior)
 
         def work(rows):
@@ -270,20 +271,9 @@ def _count_vector_table(n_words: int, n_topics: int) -> tuple[np.ndarray, np.nda
 def _map_documents(
     work: Callable, n_documents: int, n_jobs: int | None, empty: np.ndarray
 ) -> np.ndarray:
-    """Concatenated results of work(rows) over fixed-size shards of documents.
-
-    Threads, since the kernels release the GIL; the joblib backend where the user has set one.
-    """
+    """Concatenated results of work(rows) over fixed-size shards of documents."""
     shards = [
-        np.arange(begin, min(begin + SHARD_SIZE, n_documents))
+        (np.arange(begin, min(begin + SHARD_SIZE, n_documents)),)
         for begin in range(0, n_documents, SHARD_SIZE)
     ]
-    n_workers = min(effective_n_jobs(n_jobs), len(shards))
-    if n_workers <= 1:
-        results = [work(rows) for rows in shards]
-    elif type(get_active_backend(prefer="threads")[0]).__name__ != "ThreadingBackend":
-        results = Parallel(n_jobs=n_jobs)(delayed(work)(rows) for rows in shards)
-    else:
-        with ThreadPoolExecutor(n_workers) as pool:
-            results = list(pool.map(work, shards))
-    return np.concatenate([empty, *results])
+    return np.concatenate([empty, *run_calls(work, shards, n_jobs)])
