@@ -675,8 +675,10 @@ def test_bad_input_never_changes_a_fitted_model():
         with pytest.raises(ValueError, match=message):
             model.sample(**arguments)
     assert pickle.dumps(model) == before
-    with pytest.raises(ValueError, match="X holds no words"):
-        model.fit([[0, 0, 0]])
+    for X, message in (([[0, 0]], "X holds no words"), ([[np.nan, 1.0]], "NaN")):
+        with pytest.raises(ValueError, match=message):
+            model.fit(X)
+    assert pickle.dumps(model) == before
     with pytest.raises(NotFittedError):
         TopicMixture().sample()
 

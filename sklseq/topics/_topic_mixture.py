@@ -17,6 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sklseq._base import BaseSequenceModel
 from sklseq._validation import (
     check_count,
     check_parameter_array,
@@ -127,8 +128,7 @@ class TopicMixture(
     >>> model = make_pipeline(CountVectorizer(), TopicMixture(2, random_state=0)).fit(texts)
     >>> model.predict(["sand sun", "wind cloud"]).tolist() in ([0, 1], [1, 0])
     True
-    >>> sequel, mix = model.score(["sun sea sand"]), model.score(["sun rain sand"])
-    >>> sequel > mix
+    >>> model.score(["sun sea sand"]) > model.score(["sun rain sand"])
     True
     """
 
@@ -184,8 +184,8 @@ class TopicMixture(
         >>> model = TopicMixture.from_parameters(
         ...     topic_word=[[0.5, 0.5, 0.0], [0.0, 0.5, 0.5]], doc_topic_prior=1.0
         ... )
-        >>> model.score([[1, 0, 1]]).round(4)  # log(1/24) / 2: two different topics
-        np.float64(-1.589)
+        >>> round(model.score([[1, 0, 1]]), 4)  # two different topics: log(1/24) / 2
+        -1.589
         """
         topic_word = check_probabilities(topic_word, "topic_word", (None, None))
         prior = _check_prior(doc_topic_prior, len(topic_word))
@@ -218,24 +218,34 @@ class TopicMixture(
         ValueError
             If a count is negative or not finite, or all are zero.
         """
-        self._check_parameters()
-        X = self._check_counts(X, reset=True)
-        n_documents, n_words = X.shape[0], X.sum()
-        if not n_words > 0:
-            raise ValueError("X holds no words: all counts are 0, but fitting needs at least one.")
-        rng = check_random_state(self.random_state)
-        # One pass of batch learning: no decay, and all documents in one batch.
+        with self._unchanged_on_error():
+            self._check_parameters()
+            X = self._check_counts(X, reset=True)
+            if X.nnz == 0:
+                raise ValueError(
+                    "X holds no words: all counts are 0, but fitting needs at least one."
+                )
+            rng = check_random_state(self.random_state)
+            lda = self._learn(X, rng)
+            topic_word = lda.components_ / lda.components_.sum(axis=1, keepdims=True)
+            prior = _check_prior(lda.doc_topic_prior_, self.n_components)
+            self._set_fitted(topic_word, prior, rng)
+        return self
+
+    def _learn(self, X: csr_array, rng) -> LatentDirichletAllocation:
+        """Passes over all documents until the lower bound stands; records how that went."""
         lda = LatentDirichletAllocation(
             self.n_components,
             doc_topic_prior=self.doc_topic_prior,
             topic_word_prior=self.topic_word_prior,
+            # partial_fit is one pass of batch learning: nothing decays, all documents in one batch
             learning_decay=0.0,
-            batch_size=n_documents,
-            total_samples=n_documents,
+            batch_size=X.shape[0],
+            total_samples=X.shape[0],
             n_jobs=1,  # more would change the random starts of the documents
             random_state=rng,
         )
-        bounds, converged, n_iter = [], False, 0
+        bounds, converged, n_iter, n_words = [], False, 0, X.sum()
         while n_iter < self.max_iter and not converged:
             n_passes = min(EVALUATE_EVERY, self.max_iter - n_iter)
             for _ in range(n_passes):
@@ -250,12 +260,10 @@ class TopicMixture(
                 f"TopicMixture stopped at max_iter={self.max_iter} before the lower bound gained "
                 f"less than tol={self.tol} nats per word in one pass. Raise max_iter or tol.",
                 ConvergenceWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
-        topic_word = lda.components_ / lda.components_.sum(axis=1, keepdims=True)
-        self._set_fitted(topic_word, _check_prior(lda.doc_topic_prior_, self.n_components), rng)
         self.n_iter_, self.converged_, self.lower_bounds_ = n_iter, converged, np.array(bounds)
-        return self
+        return lda
 
     def transform(self, X) -> np.ndarray:
         """Topic proportions of each document: mean of the variational posterior of theta.
@@ -405,6 +413,9 @@ class TopicMixture(
     @property
     def _model(self) -> TopicModel:
         return TopicModel(self.topic_word_, self.doc_topic_prior_)
+
+    # what a failed fit has set is taken back, as in the other wings
+    _unchanged_on_error = BaseSequenceModel._unchanged_on_error
 
     def _set_fitted(self, topic_word: np.ndarray, prior: np.ndarray, rng) -> None:
         self.topic_word_, self.doc_topic_prior_ = topic_word, prior
