@@ -124,7 +124,8 @@ ax.set_ylim(len(bits) - 0.4, -0.7)
 ax.margins(x=0.08)
 ax.set_xlabel("bits per held-out word (fewer is better)")
 handles, labels = ax.get_legend_handles_labels()
-ax.legend(handles[:2][::-1], labels[:2][::-1], frameon=False, loc="lower left")
+above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1)}
+ax.legend(handles[1::-1], labels[1::-1], frameon=False, ncols=2, **above)
 plt.show()
 
 # %%
