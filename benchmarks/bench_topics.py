@@ -15,13 +15,9 @@ error over stated standard error: 1 where the statement is right.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
-
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -31,7 +27,7 @@ from sklseq.topics import TopicMixture, _topic_model
 from sklseq.topics._topic_model import Documents, TopicModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-import references_topics as reference  # noqa: E402
+import references_topics as reference
 
 N_PARTICLES = 20
 
@@ -84,11 +80,15 @@ def published(model, counts, seed, redraw):
     return np.array(values), np.full(len(counts), np.nan)
 
 
+def rms(values):
+    return np.sqrt(np.mean(values**2)) if values.size else np.nan
+
+
 def errors(quick):
     shapes = [
         (3, 30, 60, 0.3, 20), (5, 100, 30, 0.1, 20), (10, 500, 60, 0.1, 10),
-        (20, 1000, 100, 0.1, 8), (50, 1000, 50, 0.1, 8), (50, 1000, 200, 0.1, 6), (50, 1000, 200, 0.02, 6),
-        (100, 1000, 100, 0.01, 8),
+        (20, 1000, 100, 0.1, 8), (50, 1000, 50, 0.1, 8), (50, 1000, 200, 0.1, 6),
+        (50, 1000, 200, 0.02, 6), (100, 1000, 100, 0.01, 8),
     ]  # fmt: skip
     print("    K     V    n  alpha method        bias    sd   stated    z  lost     ms")
     for n_topics, n_vocabulary, n_words, prior, n_documents in shapes[:3] if quick else shapes:
@@ -119,12 +119,12 @@ def errors(quick):
             error = np.array([log_prob for log_prob, _ in results]) - truth
             stated = np.array([std_error for _, std_error in results])
             known = stated < np.inf  # False for NaN: the published estimator states no error
-            z = np.sqrt(np.mean((error[known] / stated[known]) ** 2)) if known.any() else np.nan
+            z = rms(error[known] / stated[known])
             spread = np.sqrt(error.var(axis=0, ddof=1).mean())
             print(
                 f"{n_topics:5d} {n_vocabulary:5d} {n_words:4d} {prior:6.2f} {name:11s}"
                 f"{error.mean():7.3f}{spread:7.3f}"
-                f"{np.sqrt(np.mean(stated[known] ** 2)):8.3f}{z:6.2f}"
+                f"{rms(stated[known]):8.3f}{z:6.2f}"
                 f"{np.mean(np.isinf(stated)):6.2f}{cost:8.2f}"
             )
 
@@ -146,7 +146,7 @@ def foresight():
             z = error / np.array([std_error for _, std_error in results])
             print(
                 f"{n_topics:5d} {n_words:4d} {prior:6.2f} {share:9.1f} {iterations:10d}"
-                f"{np.sqrt(np.mean(error**2)):8.3f}{np.sqrt(np.mean(z**2)):6.2f}"
+                f"{rms(error):8.3f}{rms(z):6.2f}"
             )
     _topic_model.GUESS_ITERATIONS = before
 
