@@ -151,6 +151,21 @@ def foresight():
     _topic_model.GUESS_ITERATIONS = before
 
 
+def flat_topics():
+    """Topics that share their words, and priors that want one topic a document: Gibbs sticks."""
+    print("\n    K     V    n   alpha    rms     z   (flat topics)")
+    for prior in (1.0, 0.1, 0.01):
+        rng = np.random.default_rng(0)
+        model = TopicModel(rng.dirichlet(np.ones(5), size=4), np.full(4, prior))
+        counts = reference.sample_counts(rng, model.topic_word, model.prior, 20, 40)
+        documents = as_documents(counts)
+        truth = model._exact(documents, None)
+        results = [particles(model, documents, seed) for seed in range(20)]
+        error = np.array([log_prob for log_prob, _ in results]) - truth
+        z = error / np.array([std_error for _, std_error in results])
+        print(f"{4:5d} {5:5d} {40:4d} {prior:7.2f}{rms(error):7.3f}{rms(z):6.2f}")
+
+
 def test_set_size():
     """The mean per word of the first documents as the test set grows around them."""
     model, counts = draw(5, 100, 40, 0.1, 350)
@@ -174,4 +189,5 @@ if __name__ == "__main__":
     speed(3 if arguments.quick else 7)
     errors(arguments.quick)
     foresight()
+    flat_topics()
     test_set_size()

@@ -108,7 +108,7 @@ class TopicMixture(
     :math:`\alpha` below about 0.01 and topics that share most words, particles seldom leave a
     topic and that error is told too small.)  Documents with fractional
     counts, or more than 20,000 words, are scored by importance sampling over
-    :math:`\theta`, the counts standing as exponents.
+    :math:`\theta`, the counts standing as exponents, which serves few topics or little text.
 
     The random numbers spent on a document are seeded by its content and by the seed drawn in
     ``fit``, so neither its neighbours nor the order of its words change its value.
