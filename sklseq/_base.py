@@ -69,13 +69,15 @@ class BaseSequenceModel(
             vars(self).update(before)
             raise
 
-    def fit_transform(self, X, y=None, *, groups=None, lengths=None):
+    def fit_transform(self, X, y=None, *, groups=None, lengths=None, **fit_params):
         """Fit, then transform the same data.
 
         Parameters
         ----------
         X, y, groups, lengths
             As in ``fit``.
+        **fit_params
+            What else ``fit`` takes beside the rows.
 
         Returns
         -------
@@ -83,23 +85,25 @@ class BaseSequenceModel(
             As of ``transform``.
         """
         # TransformerMixin's own drops groups and lengths on the way to transform
-        fitted = self.fit(X, y, groups=groups, lengths=lengths)
+        fitted = self.fit(X, y, groups=groups, lengths=lengths, **fit_params)
         return fitted.transform(X, groups=groups, lengths=lengths)
 
-    def fit_predict(self, X, y=None, *, groups=None, lengths=None):
+    def fit_predict(self, X, y=None, *, groups=None, lengths=None, **fit_params):
         """Fit, then predict the same data.
 
         Parameters
         ----------
         X, y, groups, lengths
             As in ``fit``.
+        **fit_params
+            What else ``fit`` takes beside the rows.
 
         Returns
         -------
         ndarray of shape (n_steps, ...), stacked or object array as X was
             As of ``predict``.
         """
-        fitted = self.fit(X, y, groups=groups, lengths=lengths)
+        fitted = self.fit(X, y, groups=groups, lengths=lengths, **fit_params)
         return fitted.predict(X, groups=groups, lengths=lengths)
 
     def score(self, X, y=None, sample_weight=None, *, groups=None, lengths=None) -> float:

@@ -15,10 +15,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
+from scipy.special import xlogy
 
 from sklseq._covariance import STARVED
 from sklseq._sequences import Sequences
 from sklseq.hmm import _forward_backward as kernels
+from sklseq.hmm._list_viterbi import list_viterbi
 
 SCORE_BLOCK = 65_536  # steps of log_obs that exist at a time when a long sequence is scored
 
@@ -49,9 +51,60 @@ class Emission(ABC):
     def expect(self, state_probabilities) -> dict[str, np.ndarray]:
         """What a forecast reports of the observations under the mixture of each row (n, K)."""
 
+    @abstractmethod
+    def reordered(self, order) -> Emission:
+        """State k of the result is state ``order[k]`` of this one."""
+
+    @abstractmethod
+    def distances(self, other: Emission) -> np.ndarray:
+        """Bhattacharyya distance -log sum_x sqrt(p(x) q(x)) of each pair of states, (K, K)."""
+
+    @abstractmethod
+    def parameters(self) -> list[Parameter]:
+        """What `standard_errors` has errors for, in the order of `with_values`."""
+
+    @abstractmethod
+    def with_values(self, values: list[np.ndarray]) -> Emission:
+        """The same family at other values of its `parameters`."""
+
+    @abstractmethod
+    def gradient(self, statistics) -> list[np.ndarray]:
+        """Derivatives of the expected log-likelihood by each entry of each of `parameters`."""
+
     def log_prior(self) -> float:
         """Log prior density of the parameters, up to a constant."""
         return 0.0
+
+    def has_hidden(self, X) -> bool:
+        """Whether, with the states known, something is still hidden that EM must iterate for."""
+        return False
+
+    def log_tails(self, X) -> LogTails:
+        """Distribution functions of each column under each state, for pseudo-residuals."""
+        raise ValueError(f"pseudo_residuals are not defined for {type(self).__name__}.")
+
+    def quantiles(self, state_probabilities, probabilities) -> np.ndarray:
+        """Quantiles (n, Q, D) of each column under the mixture of each row (n, K)."""
+        raise ValueError(f"quantiles of a forecast are not defined for {type(self).__name__}.")
+
+
+class Parameter(NamedTuple):
+    """An array of free parameters of a model, as the observed information sees it."""
+
+    name: str  # the fitted attribute without its underscore
+    values: np.ndarray
+    kind: str  # "rows" of probabilities, "free" entries, "symmetric" matrices
+    scale: np.ndarray | None = None  # the unit of a small step ("free", "symmetric")
+    held: np.ndarray | None = None  # entries that are not estimated
+
+
+class LogTails(NamedTuple):
+    """Log distribution functions at x_td under state k, each (n, K, D); NaN where x is missing."""
+
+    below: np.ndarray  # log P(X < x)
+    upto: np.ndarray  # log P(X <= x)
+    beyond: np.ndarray  # log P(X > x)
+    onward: np.ndarray  # log P(X >= x)
 
 
 class ChainStatistics(NamedTuple):
@@ -101,6 +154,8 @@ class HMM:
         The start is the stationary distribution of `transmat` and moves with it.
     held : mapping of name -> boolean mask
         Entries that the M-step leaves alone.
+    pseudo_counts : mapping of name -> ndarray
+        Dirichlet concentrations minus 1 of "startprob" and "transmat": counts that the prior adds.
     """
 
     startprob: np.ndarray
@@ -108,6 +163,7 @@ class HMM:
     emission: Emission
     stationary: bool = False
     held: Mapping[str, np.ndarray] = field(default_factory=dict)
+    pseudo_counts: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def n_components(self) -> int:
@@ -115,9 +171,9 @@ class HMM:
 
     # -- learning
 
-    def e_step(self, X, offsets) -> tuple[ChainStatistics, float]:
-        """Baum-Welch expectations (Rabiner 1989, eqs. 27, 37 and 38)."""
-        posteriors, transitions, log_likelihoods = self.posteriors(X, offsets)
+    def e_step(self, X, offsets, states=None) -> tuple[ChainStatistics, float]:
+        """Baum-Welch expectations (Rabiner 1989, eqs. 27, 37 and 38), given known `states`."""
+        posteriors, transitions, log_likelihoods = self.posteriors(X, offsets, states)
         statistics = ChainStatistics(
             posteriors[offsets[:-1]].sum(axis=0),
             transitions,
@@ -127,8 +183,15 @@ class HMM:
         return statistics, float(log_likelihoods.sum())
 
     def m_step(self, statistics: ChainStatistics) -> HMM:
-        """Rabiner 1989, eqs. 40a and 40b, with held entries; the family does the rest."""
+        """Rabiner 1989, eqs. 40a and 40b, with held entries; the family does the rest.
+
+        The posterior mode under Dirichlet priors: their counts are added.
+        """
         emission = self.emission.m_step(statistics.emission)
+        statistics = statistics._replace(
+            starts=self._with_prior("startprob", statistics.starts),
+            transitions=self._with_prior("transmat", statistics.transitions),
+        )
         transmat = estimate_rows(
             statistics.transitions, self.transmat, self.held.get("transmat")
         )
@@ -141,12 +204,23 @@ class HMM:
             )[0]
         return replace(self, startprob=startprob, transmat=transmat, emission=emission)
 
+    def _with_prior(self, name: str, counts) -> np.ndarray:
+        """Counts and those of the prior, which has none where a probability is 0 by structure."""
+        if name not in self.pseudo_counts:
+            return counts
+        return counts + np.where(getattr(self, name) > 0, self.pseudo_counts[name], 0.0)
+
     def log_prior(self) -> float:
-        return self.emission.log_prior()
+        """Dirichlet on the start and on the rows, over what is not a structural zero."""
+        total = self.emission.log_prior()
+        for name, counts in self.pseudo_counts.items():
+            probabilities = getattr(self, name)
+            total += float(xlogy(counts, np.where(probabilities > 0, probabilities, 1.0)).sum())
+        return total
 
     def why_impossible(self, sequences: Sequences) -> str:
         """Which sequence has probability zero, and from which step on."""
-        _, log_increments = self.filter(sequences.X, sequences.offsets)
+        _, log_increments = self.filter(sequences.X, sequences.offsets, *sequences.aligned)
         step = int(np.flatnonzero(np.isneginf(log_increments))[0])
         i = int(np.searchsorted(sequences.offsets, step, side="right")) - 1
         return (
@@ -165,9 +239,20 @@ class HMM:
 
     # -- inference: thin covers of the kernels
 
-    def filter(self, X, offsets) -> tuple[np.ndarray, np.ndarray]:
-        """(P(s_t | x_1..x_t) (n, K), log p(x_t | x_<t) (n,))."""
+    def evidence(self, X, states=None) -> np.ndarray:
+        """log p(x_t | s_t = k), (n, K); -inf where `states` (n,) says another one than k (-1: none).
+
+        The chain then works on the joint probability of X and the known states.
+        """
         log_obs = self.emission.log_prob(X)
+        if states is not None:
+            others = np.arange(self.n_components) != states[:, None]
+            log_obs[others & (states[:, None] >= 0)] = -np.inf
+        return log_obs
+
+    def filter(self, X, offsets, states=None) -> tuple[np.ndarray, np.ndarray]:
+        """(P(s_t | x_1..x_t) (n, K), log p(x_t | x_<t) (n,))."""
+        log_obs = self.evidence(X, states)
         filtered = np.empty_like(log_obs)
         log_increments = np.empty(len(log_obs))
         kernels.forward(self.startprob, self.transmat, log_obs, offsets, filtered, log_increments)
@@ -190,9 +275,9 @@ class HMM:
             model = replace(self, startprob=np.ascontiguousarray(final[0] @ self.transmat))
         return np.array([total]), final
 
-    def posteriors(self, X, offsets) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def posteriors(self, X, offsets, states=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(P(s_t | x) (n, K), expected transitions (K, K), log p(x) of each sequence (S,))."""
-        log_obs = self.emission.log_prob(X)
+        log_obs = self.evidence(X, states)
         posteriors = np.empty_like(log_obs)
         transitions = np.zeros_like(self.transmat)
         totals = np.empty(len(offsets) - 1)
@@ -204,9 +289,14 @@ class HMM:
     def messages(self, X, offsets) -> Messages:
         """All messages of the forward-backward algorithm."""
         filtered, _ = self.filter(X, offsets)
-        log_backward = np.empty_like(filtered)
-        kernels.backward(self.transmat, self.emission.log_prob(X), offsets, log_backward)
-        return Messages(filtered, log_backward, *self.posteriors(X, offsets))
+        return Messages(filtered, self.log_backward(X, offsets), *self.posteriors(X, offsets))
+
+    def log_backward(self, X, offsets) -> np.ndarray:
+        """log p(x_{t+1}..x_n | s_t), (n, K)."""
+        log_obs = self.emission.log_prob(X)
+        log_backward = np.empty_like(log_obs)
+        kernels.backward(self.transmat, log_obs, offsets, log_backward)
+        return log_backward
 
     def viterbi(self, X, offsets) -> tuple[np.ndarray, np.ndarray]:
         """(most probable path (n,), log p(path, x) of each sequence (S,))."""
@@ -217,6 +307,18 @@ class HMM:
         kernels.viterbi(
             log_start, log_trans, self.emission.log_prob(X), offsets, states, totals
         )
+        return states, totals
+
+    def best_paths(self, X, offsets, n_paths: int) -> tuple[np.ndarray, np.ndarray]:
+        """(the most probable paths, best first (n, n_paths), log p(path, x) (S, n_paths)).
+
+        Of a sequence with fewer possible paths the rest is -1 and -inf.
+        """
+        states = np.empty((X.shape[0], n_paths), dtype=np.intp)
+        totals = np.empty((len(offsets) - 1, n_paths))
+        with np.errstate(divide="ignore"):
+            log_start, log_trans = np.log(self.startprob), np.log(self.transmat)
+        list_viterbi(log_start, log_trans, self.emission.log_prob(X), offsets, states, totals)
         return states, totals
 
     def path_log_probability(self, X, offsets, states) -> float:
@@ -256,6 +358,19 @@ class HMM:
             final = final @ self.transmat
             result[:, h] = final
         return result
+
+
+    # -- the states as a set
+
+    def reordered(self, order) -> HMM:
+        """State k of the result is state ``order[k]`` of this model."""
+        order = np.asarray(order)
+        return replace(
+            self,
+            startprob=self.startprob[order],
+            transmat=np.ascontiguousarray(self.transmat[np.ix_(order, order)]),
+            emission=self.emission.reordered(order),
+        )
 
 
 def starved_states(statistics: ChainStatistics) -> np.ndarray:
@@ -305,6 +420,16 @@ def stationary_distribution(transmat: np.ndarray) -> np.ndarray:
     return stationary / stationary.sum()
 
 
+def stationary_gradient(transmat, stationary, by_stationary) -> np.ndarray:
+    """Derivative of f(pi(A)) by A, up to what vanishes for moves that keep the row sums.
+
+    d pi = pi dA (I - A + 1 pi)^-1 (Kemeny & Snell 1960, sec. 4.3).
+    """
+    n_states = len(transmat)
+    fundamental = np.eye(n_states) - transmat + np.outer(np.ones(n_states), stationary)
+    return np.outer(stationary, np.linalg.solve(fundamental, by_stationary))
+
+
 def _stationary_m_step(statistics, old, start, held) -> np.ndarray:
     """Maximise sum_ij n_ij log A_ij + sum_i m_i log pi_i(A), where pi A = pi.
 
@@ -318,7 +443,6 @@ def _stationary_m_step(statistics, old, start, held) -> np.ndarray:
     if "transmat" in held:
         free = free & ~held["transmat"]
     mass = 1.0 - np.where(free, 0.0, old).sum(axis=1, keepdims=True)
-    n_states = len(old)
 
     def matrix(logits):
         rows = np.full(old.shape, -np.inf)
@@ -334,10 +458,8 @@ def _stationary_m_step(statistics, old, start, held) -> np.ndarray:
         safe = np.maximum(transmat, 1e-300)
         at_start = np.maximum(stationary, 1e-300)
         value = np.sum(transitions * np.log(safe)) + np.sum(starts * np.log(at_start))
-        # d pi = pi dA (I - A + 1 pi)^-1  (Kemeny & Snell 1960, sec. 4.3)
-        fundamental = np.eye(n_states) - transmat + np.outer(np.ones(n_states), stationary)
-        gradient = transitions / safe + np.outer(
-            stationary, np.linalg.solve(fundamental, starts / at_start)
+        gradient = transitions / safe + stationary_gradient(
+            transmat, stationary, starts / at_start
         )
         weighted = np.where(free, gradient * transmat, 0.0)
         share = np.divide(transmat, mass, out=np.zeros_like(transmat), where=mass > 0)
