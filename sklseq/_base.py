@@ -21,6 +21,18 @@ from sklearn.utils.validation import check_is_fitted
 from sklseq._sequences import Sequences, check_sequences, limit_threads
 
 
+@contextmanager
+def unchanged_on_error(estimator):
+    """A fit that fails leaves a fitted estimator as it was."""
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
+
+
 class BaseSequenceModel(
     ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator, ABC
 ):
@@ -58,16 +70,8 @@ class BaseSequenceModel(
     @abstractmethod
     def _n_free_parameters(self) -> int: ...
 
-    @contextmanager
     def _unchanged_on_error(self):
-        """A fit that fails leaves a fitted estimator as it was."""
-        before = dict(vars(self))
-        try:
-            yield
-        except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
-            raise
+        return unchanged_on_error(self)
 
     def fit_transform(self, X, y=None, *, groups=None, lengths=None, **fit_params):
         """Fit, then transform the same data.

@@ -529,7 +529,7 @@ class BaseHMM(BaseSequenceModel):
         >>> for x in ([0], [1], [6]):
         ...     state = hmm.filter_update(state, x)
         >>> state.round(3)
-        array([0.072, 0.928])
+        array([0.028, 0.972])
         """
         x = np.asarray(x)
         sequences = self._check_X(x[None] if x.ndim == 1 else x)
