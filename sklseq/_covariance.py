@@ -25,7 +25,7 @@ STARVED = 1e-8  # expected rows below which a component says nothing about its p
 
 
 class Floor(NamedTuple):
-    """The floor under covariances: in columns divided by `scale`, eigenvalues are >= `reg_covar`."""
+    """Floor under covariances: in columns divided by `scale`, eigenvalues >= `reg_covar`."""
 
     scale: np.ndarray
     reg_covar: float
@@ -254,7 +254,9 @@ class CovarianceType(ABC):
             raise ValueError(f"{name} must be symmetric, got\n{covars}.")
         smallest = np.linalg.eigvalsh(covars).min()
         if smallest <= 0:
-            raise ValueError(f"{name} must be positive definite, its least eigenvalue is {smallest}.")
+            raise ValueError(
+                f"{name} must be positive definite, its least eigenvalue is {smallest}."
+            )
         return covars
 
 

@@ -308,7 +308,7 @@ class BaseHMM(BaseSequenceModel):
         return HMM(startprob, transmat, emission, stationary)
 
     def _start_labels(self, sequences: Sequences, random_state, kmeans: bool) -> np.ndarray | None:
-        """A rough state for each row, known ones as they are; None where there is no need or way."""
+        """A rough state for each row, known ones as they are; None where none is needed."""
         if _all_known(sequences):
             return sequences.aligned[0]
         rows = None if self._all_given() else self._rows_to_cluster(sequences)
@@ -410,8 +410,8 @@ class BaseHMM(BaseSequenceModel):
     def _decode_list(self, model: HMM, sequences: Sequences, n_paths: int):
         if self.algorithm != "viterbi":
             raise ValueError(
-                f"n_paths={n_paths} needs algorithm='viterbi': the most probable state of each step "
-                "makes one path only."
+                f"n_paths={n_paths} needs algorithm='viterbi': the most probable states of the "
+                "single steps make one path only."
             )
         states, totals = self._run(partial(model.best_paths, n_paths=n_paths), sequences)
         possible = np.isfinite(totals).sum(axis=1)

@@ -240,9 +240,9 @@ class HMM:
     # -- inference: thin covers of the kernels
 
     def evidence(self, X, states=None) -> np.ndarray:
-        """log p(x_t | s_t = k), (n, K); -inf where `states` (n,) says another one than k (-1: none).
+        """log p(x_t | s_t = k), (n, K); -inf where `states` (n,) says another one than k.
 
-        The chain then works on the joint probability of X and the known states.
+        -1 says none.  The chain then works on the joint probability of X and the known states.
         """
         log_obs = self.emission.log_prob(X)
         if states is not None:
@@ -384,7 +384,12 @@ def starved_states(statistics: ChainStatistics) -> np.ndarray:
 
 def estimate_rows(counts, old, held=None) -> np.ndarray:
     """Rows proportional to counts; held entries stay, and a row without counts keeps its values."""
-    free = np.ones(old.shape, dtype=bool) if held is None else ~np.broadcast_to(held, old.shape)
+    if held is None:
+        totals = counts.sum(axis=1, keepdims=True)
+        if totals.min() >= STARVED:
+            return counts / totals
+        return np.where(totals >= STARVED, counts / np.maximum(totals, STARVED), old)
+    free = ~np.broadcast_to(held, old.shape)
     counts = np.where(free, counts, 0.0)
     totals = counts.sum(axis=1, keepdims=True)
     mass = 1.0 - np.where(free, 0.0, old).sum(axis=1, keepdims=True)
@@ -470,6 +475,7 @@ def _stationary_m_step(statistics, old, start, held) -> np.ndarray:
         return old
     candidates = [np.log(np.maximum(candidate[free], 1e-300)) for candidate in (old, start)]
     begin = min(candidates, key=lambda logits: loss(logits)[0])
-    found = minimize(loss, begin, jac=True, method="L-BFGS-B", options={"gtol": 1e-10, "ftol": 1e-15})
+    options = {"gtol": 1e-10, "ftol": 1e-15}
+    found = minimize(loss, begin, jac=True, method="L-BFGS-B", options=options)
     best = found.x if found.fun <= loss(begin)[0] else begin
     return matrix(best)

@@ -125,9 +125,8 @@ class GaussianEmission(Emission):
 
 def pooled_start(X, labels, n_components, covariance_type, floor) -> GaussianEmission:
     """Means of the labelled rows; for all components their pooled covariance."""
-    pooled = GaussianEmission(
-        np.repeat(column_mean(X)[None], n_components, axis=0), np.diag(floor.scale**2), "tied", floor
-    )
+    centre = np.repeat(column_mean(X)[None], n_components, axis=0)
+    pooled = GaussianEmission(centre, np.diag(floor.scale**2), "tied", floor)
     pooled = pooled.m_step(pooled.statistics(X, np.eye(n_components)[labels]))
     covars = COVARIANCES[covariance_type].from_full(pooled.covars, n_components)
     return GaussianEmission(pooled.means, covars, covariance_type)

@@ -107,7 +107,7 @@ class GaussianMixtureEmission(Emission):
 
     def flat(self) -> GaussianEmission:
         """All K M components, those of a state side by side."""
-        n_states, n_mix, n_features = self.means.shape
+        _, n_mix, n_features = self.means.shape
         covars = np.concatenate([
             self.type.to_full(one, n_features, n_mix) for one in self.covars
         ])

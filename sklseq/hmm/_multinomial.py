@@ -112,8 +112,8 @@ class MultinomialHMM(BaseHMM):
         \frac{(\sum_v x_{tv})!}{\prod_v x_{tv}!} \prod_v B_{s_t v}^{x_{tv}}
 
     A row of X counts how often each of V categories occurred in a step; totals may differ from row
-    to row and are taken as given.  A row of zeros says nothing about its state: that is how a missing step
-    is written, since NaN has no meaning in a row whose total is given.
+    to row and are taken as given.  A row of zeros says nothing about its state: that is how a
+    missing step is written, since NaN has no meaning in a row whose total is given.
 
     Parameters
     ----------
