@@ -265,6 +265,10 @@ class GaussianHMM(BaseHMM):
         Log-likelihood plus log prior, per step: what EM raises and `tol` looks at.
     final_stateprob_ : ndarray of shape (n_components,) or None
         Filtered state probabilities at the end of training; None after several sequences.
+    stationary_distribution_ : ndarray of shape (n_components,)
+        The distribution over states that `transmat_` keeps; ValueError where it is not unique.
+    expected_dwell_times_ : ndarray of shape (n_components,)
+        Expected number of steps of a visit to each state, 1 / (1 - transmat_[k, k]).
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of shape (n_features_in_,)

@@ -190,6 +190,10 @@ class MultinomialHMM(BaseHMM):
         Log-likelihood plus log prior, per step: what EM raises and `tol` looks at.
     final_stateprob_ : ndarray of shape (n_components,) or None
         Filtered state probabilities at the end of training; None after several sequences.
+    stationary_distribution_ : ndarray of shape (n_components,)
+        The distribution over states that `transmat_` keeps; ValueError where it is not unique.
+    expected_dwell_times_ : ndarray of shape (n_components,)
+        Expected number of steps of a visit to each state, 1 / (1 - transmat_[k, k]).
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -206,6 +210,10 @@ class MultinomialHMM(BaseHMM):
     their total, as in hmmlearn.  The coefficient does not depend on the parameters; without it the
     likelihood would be that of the symbols in their order, which is what ``CategoricalHMM`` and
     ``SoftmaxStateSpace`` score.  For one symbol a step (one-hot rows) it is 1 and all agree.
+
+    References
+    ----------
+    I. Visser & M. Speekenbrink (2022), Mixture and Hidden Markov Models with R, ch. 4.
 
     Examples
     --------
