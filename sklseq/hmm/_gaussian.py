@@ -90,7 +90,7 @@ class GaussianEmission(Emission):
 
     def distances(self, other):
         """(m1 - m2)' C^-1 (m1 - m2) / 8 + log(|C| / sqrt(|C1| |C2|)) / 2 with C = (C1 + C2) / 2
-        (Kailath 1967, eq. 47)."""
+        (Kailath 1967)."""
         left, right = self.full_covars()[:, None], other.full_covars()[None]
         middle = (left + right) / 2
         deviation = self.means[:, None] - other.means[None]

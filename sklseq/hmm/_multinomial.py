@@ -213,7 +213,7 @@ class MultinomialHMM(BaseHMM):
 
     References
     ----------
-    I. Visser & M. Speekenbrink (2022), Mixture and Hidden Markov Models with R, ch. 4.
+    W. Zucchini, I. L. MacDonald & R. Langrock (2016), Hidden Markov Models for Time Series, 2nd ed.
 
     Examples
     --------

@@ -42,7 +42,7 @@ def pseudo_residuals(model: HMM, sequences: Sequences, *, ordinary: bool) -> Pse
 
 
 def _log_state_weights(model: HMM, sequences: Sequences, ordinary: bool) -> np.ndarray:
-    """log P(s_t = k | the other observations), (n, K); ibid. eqs. 5.5 and 5.6."""
+    """log P(s_t = k | the other observations), (n, K); ibid. sec. 5.2."""
     X, offsets = sequences[:2]
     filtered, log_increments = model.filter(X, offsets)
     if np.isneginf(log_increments).any():
