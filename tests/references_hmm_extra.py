@@ -91,7 +91,8 @@ def mixture_family(covariance_type, n_mix=2) -> Family:
 
 def multinomial_log_obs(X, emissionprob) -> np.ndarray:
     return np.array([
-        [stats.multinomial.logpmf(row, int(row.sum()), table) for table in emissionprob] for row in X
+        [stats.multinomial.logpmf(row, int(row.sum()), table) for table in emissionprob]
+        for row in X
     ])
 
 
@@ -152,7 +153,7 @@ def gaussian_posterior_mode(X, posteriors, covariance_type, prior, reg_covar=1e-
     `prior`: means (K, D), means_weight, full covariances (K, D, D), covars_weight; complete data.
     """
     m0, kappa, C0, nu = prior
-    n_states, n_features = m0.shape
+    n_states = len(m0)
     mass = posteriors.sum(axis=0)
     means = (posteriors.T @ X + kappa * m0) / (mass + kappa)[:, None]
     scatter = np.array([

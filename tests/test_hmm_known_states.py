@@ -104,7 +104,7 @@ def test_all_unknown_is_no_evidence(each, rng):
 
 
 def test_the_starting_values_follow_the_known_states(rng):
-    """Ten labelled rows of four hundred name the states; k-means alone would name them by chance."""
+    """Ten labelled rows of four hundred name the states, which k-means names by chance."""
     states = np.repeat([2, 0, 1, 2, 0, 1, 0, 2], 50)
     X = 4.0 * states[:, None] + rng.normal(size=(400, 1))
     known = np.full(400, -1)
@@ -173,7 +173,8 @@ def test_counting_with_priors_is_the_posterior_mode(rng):
     states = np.array([0, 0, 1, 1, 1, 0, 0, 0, 1])
     X = rng.poisson(3.0, size=(9, 1)).astype(float)
     hmm = sklseq.PoissonHMM(
-        2, transmat_prior=3.0, stickiness=1.0, startprob_prior=2.0, rates_prior=4.0, rates_weight=2.0
+        2, transmat_prior=3.0, stickiness=1.0, startprob_prior=2.0, rates_prior=4.0,
+        rates_weight=2.0,
     ).fit(X, states=states)
     np.testing.assert_allclose(
         hmm.transmat_, [[(3 + 3) / 10, (2 + 2) / 10], [(1 + 2) / 8 , (2 + 3) / 8]]
@@ -288,7 +289,7 @@ def test_collections_need_states_for_each_sequence(rng):
 
 
 def test_states_that_the_structure_forbids_are_refused():
-    with pytest.raises(ValueError, match="sequence 0 has probability zero under the model, at step 1"):
+    with pytest.raises(ValueError, match=r"sequence 0 has probability zero .* at step 1"):
         GaussianHMM(2, transmat_init=[[0.5, 0.5], [0.0, 1.0]]).fit(
             [[0.0], [1.0], [2.0]], states=[1, 0, 1]
         )
@@ -300,7 +301,7 @@ def test_states_that_the_structure_forbids_are_refused():
 class Spy(GaussianHMM):
     """Remembers what states its fits saw."""
 
-    seen = []  # noqa: RUF012
+    seen = []
 
     def fit(self, X, y=None, *, groups=None, lengths=None, states=None):
         Spy.seen.append((X, states))

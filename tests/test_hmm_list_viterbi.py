@@ -1,13 +1,15 @@
 """decode(X, n_paths=k): the k best paths, against all paths written out."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from references import best_paths
+from sklseq.hmm._list_viterbi import list_viterbi
 
 from sklseq import CategoricalHMM, GaussianHMM
-from sklseq.hmm._list_viterbi import list_viterbi
 
 
 def run(startprob, transmat, log_obs, offsets, n_paths):
@@ -35,7 +37,7 @@ def test_kernel_against_all_paths(seed, n_states, lengths, n_paths, zeros):
     log_obs = rng.normal(scale=3.0, size=(offsets[-1], n_states))
     log_obs[rng.random(log_obs.shape) < zeros / 2] = -np.inf
     states, totals = run(startprob, transmat, log_obs, offsets, n_paths)
-    for s, (first, last) in enumerate(zip(offsets[:-1], offsets[1:])):
+    for s, (first, last) in enumerate(itertools.pairwise(offsets)):
         values, paths = best_paths(startprob, transmat, log_obs[first:last], n_paths=n_paths)
         values, paths = values[np.isfinite(values)], paths[np.isfinite(values)]
         np.testing.assert_allclose(totals[s, : len(values)], values, rtol=1e-11, atol=1e-11)
@@ -106,8 +108,8 @@ def test_n_jobs_changes_no_bit(rng):
     from sklseq._sequences import SHARD_STEPS
 
     sequences = [rng.normal(size=(SHARD_STEPS // 3, 1)) for _ in range(8)]
-    params = dict(startprob=[0.5, 0.5], transmat=[[0.9, 0.1], [0.1, 0.9]], means=[[0.0], [1.0]],
-                  covars=[[1.0], [1.0]])  # fmt: skip
+    params = {"startprob": [0.5, 0.5], "transmat": [[0.9, 0.1], [0.1, 0.9]],
+              "means": [[0.0], [1.0]], "covars": [[1.0], [1.0]]}  # fmt: skip
     one = GaussianHMM.from_parameters(**params).decode(sequences, n_paths=3)
     two = GaussianHMM.from_parameters(**params, n_jobs=2).decode(sequences, n_paths=3)
     np.testing.assert_array_equal(one[0], two[0])

@@ -86,7 +86,7 @@ def test_the_objective_is_the_likelihood_plus_the_density(rng):
     parameters = family.random_parameters(rng, 3, 2)
     X = family.sample(rng, 60, parameters)
     concentration = rng.uniform(1.0, 4.0, (3, 3))
-    prior = dict(transmat_prior=concentration, stickiness=1.5, startprob_prior=2.0)
+    prior = {"transmat_prior": concentration, "stickiness": 1.5, "startprob_prior": 2.0}
     differences = []
     for max_iter in (0, 1, 5):
         hmm = quietly(started(family, parameters, max_iter=max_iter, **prior), X)
@@ -363,8 +363,8 @@ def test_mixture_prior(rng):
     parameters = family.random_parameters(rng, 2, 2)
     X = family.sample(rng, 60, parameters)
     hmm = quietly(
-        started(family, parameters, max_iter=1, weights_prior=3.0, means_prior=1.0, means_weight=2.0,
-                covars_prior=1.5, covars_weight=4.0),
+        started(family, parameters, max_iter=1, weights_prior=3.0, means_prior=1.0,
+                means_weight=2.0, covars_prior=1.5, covars_weight=4.0),
         X,
     )  # fmt: skip
     from references_hmm_extra import mixture_log_joint
@@ -408,7 +408,7 @@ def test_held_entries_of_the_chain_against_a_numeric_maximum(rng):
     assert hmm.startprob_[0] == pytest.approx(parameters["startprob"][0], rel=1e-15)
     X = np.concatenate(sequences)[:, 0].astype(int)
     posteriors = np.concatenate([s.posteriors for s in smoothed])
-    counts = np.stack([posteriors[X == v].sum(axis=0) for v in range(3)], axis=1)
+    counts = np.stack([posteriors[v == X].sum(axis=0) for v in range(3)], axis=1)
     expected = constrained_rows(counts, parameters["emissionprob"], ~held_table)
     np.testing.assert_allclose(hmm.emissionprob_, expected, atol=1e-6)
 
@@ -518,3 +518,33 @@ def test_errors_of_other_families():
         GaussianMixtureHMM(weights_prior=0.2).fit([[1.0], [2.0]])
     with pytest.raises(ValueError, match="transmat_prior must be at least 1"):
         CategoricalHMM(transmat_prior=0.2).fit([[1], [0]])
+
+
+# --- Left-right models --------------------------------------------------------------------------
+
+
+def test_left_right_starts_from_equal_parts(rng):
+    """Clusters have no order in time; equal parts of each sequence have."""
+    steps = [np.repeat(np.arange(5), rng.integers(4, 9, 5)) for _ in range(12)]
+    values = np.array([3.0, 0.0, 6.0, 1.0, 4.0])
+    sequences = [values[s][:, None] + 0.3 * rng.normal(size=(len(s), 1)) for s in steps]
+    left_right = np.eye(5) * 0.8 + np.eye(5, k=1) * 0.2
+    left_right[-1] = [0, 0, 0, 0, 1]
+    hmm = GaussianHMM(
+        5, startprob_init=np.eye(5)[0], transmat_init=left_right, n_init=1, random_state=0
+    ).fit(sequences)
+    np.testing.assert_allclose(hmm.means_.ravel(), values, atol=0.2)
+    np.testing.assert_array_equal(hmm.transmat_ == 0, left_right == 0)
+    for found, truth in zip(hmm.predict(sequences), steps):
+        assert np.mean(found == truth) > 0.95
+        assert np.all(np.diff(found) >= 0)
+
+
+def test_sequences_shorter_than_the_states(rng):
+    from sklseq.hmm._start import is_left_right, segment_labels
+
+    assert segment_labels(np.array([0, 2, 7]), 3).tolist() == [0, 1, 0, 0, 1, 1, 2]
+    assert is_left_right(np.array([[0.5, 0.5], [0.0, 1.0]]))
+    assert not is_left_right(np.eye(2))
+    assert not is_left_right(np.full((2, 2), 0.5))
+    assert not is_left_right(np.ones((1, 1)))

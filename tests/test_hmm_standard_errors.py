@@ -136,7 +136,7 @@ def test_against_a_numeric_hessian(rng, name, stationary):
         truth["means"] = truth["means"] + 4.0 * apart
     if name == "categorical":
         truth["emissionprob"] = np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]])
-    n_steps = 150
+    n_steps = 800 if name == "categorical" else 150
     X = family.sample(rng, n_steps, truth)
     params = {"n_categories": 3} if name == "categorical" else {}
     model = class_of(family)(

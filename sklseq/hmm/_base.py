@@ -44,8 +44,10 @@ from sklseq.hmm._chain import (
 from sklseq.hmm._residuals import PseudoResiduals, pseudo_residuals
 from sklseq.hmm._standard_errors import standard_errors
 from sklseq.hmm._start import (
+    is_left_right,
     label_rows,
     random_transmat,
+    segment_labels,
     transmat_of_labels,
     with_known_labels,
 )
@@ -247,7 +249,10 @@ class BaseHMM(BaseSequenceModel):
         return chain | self._emission_shapes()
 
     def _starts(self, sequences: Sequences) -> list[HMM]:
-        """Starting values: k-means first, then random rows; one where nothing is left to chance."""
+        """Starting values: k-means (or the parts of a left-right model) first, then random rows.
+
+        One where nothing is left to chance.
+        """
         held = check_fixed(self, self._shapes())
         learning = self._learning(sequences, held)
         pseudo_counts = self._pseudo_counts()
@@ -289,15 +294,17 @@ class BaseHMM(BaseSequenceModel):
         random_state = np.random.RandomState(seed)
         n_states = self.n_components
         stationary = self.initial_state == "stationary"
-        labels = self._start_labels(sequences, random_state, kmeans)
+        transmat = None
         if self.transmat_init is not None:
             transmat = check_probabilities(
                 self.transmat_init, "transmat_init", (n_states, n_states)
             )
-        elif labels is not None:
-            transmat = transmat_of_labels(labels, sequences.offsets, n_states)
-        else:
+        segments = kmeans and transmat is not None and is_left_right(transmat)
+        labels = self._start_labels(sequences, random_state, kmeans, segments)
+        if transmat is None and labels is None:
             transmat = random_transmat(n_states, random_state)
+        elif transmat is None:
+            transmat = transmat_of_labels(labels, sequences.offsets, n_states)
         if stationary:
             startprob = stationary_distribution(transmat)
         elif self.startprob_init is not None:
@@ -307,14 +314,19 @@ class BaseHMM(BaseSequenceModel):
         emission = self._init_emission(sequences, labels, random_state)
         return HMM(startprob, transmat, emission, stationary)
 
-    def _start_labels(self, sequences: Sequences, random_state, kmeans: bool) -> np.ndarray | None:
+    def _start_labels(
+        self, sequences: Sequences, random_state, kmeans: bool, segments: bool
+    ) -> np.ndarray | None:
         """A rough state for each row, known ones as they are; None where none is needed."""
         if _all_known(sequences):
             return sequences.aligned[0]
         rows = None if self._all_given() else self._rows_to_cluster(sequences)
         if rows is None:
             return None
-        labels = label_rows(rows, self.n_components, random_state, kmeans=kmeans)
+        if segments:
+            labels = segment_labels(sequences.offsets, self.n_components)
+        else:
+            labels = label_rows(rows, self.n_components, random_state, kmeans=kmeans)
         if sequences.aligned:
             return with_known_labels(labels, sequences.aligned[0], self.n_components)
         return labels

@@ -253,8 +253,9 @@ class GaussianMixtureHMM(BaseHMM):
     tol : float, default=1e-6
         Stop when the objective gains less than this per step, in nats.
     n_init : int, default=5
-        Number of starting values (k-means first, then random rows); each gets ten
-        iterations, the best is finished.  One where every ``*_init`` is given.
+        Number of starting values: k-means first (equal parts of each sequence, where the zeros of
+        `transmat_init` make a left-right model), then random rows.  Each gets ten iterations, the
+        best is finished.  One where every ``*_init`` is given.
     n_jobs : int, default=None
         Threads over shards of whole sequences; None is one.  The result does not depend on it.
         Inside ``joblib.parallel_config`` the shards go to that backend.

@@ -55,7 +55,16 @@ class MultinomialEmission(Emission):
         return table_log_prior(self.table, self.alpha)
 
     def sample(self, states, random_state):
-        return random_state.multinomial(self.n_trials, self.table[states]).astype(float)
+        """Category by category: binomial, of what is left, by the share of what is left."""
+        ahead = np.cumsum(self.table[:, ::-1], axis=1)[:, ::-1]  # ends in the last category's own
+        shares = np.divide(self.table, ahead, out=np.zeros_like(self.table), where=ahead > 0)
+        left = np.full(len(states), self.n_trials)
+        counts = np.zeros((len(states), self.table.shape[1]))
+        for category in range(self.table.shape[1]):
+            drawn = random_state.binomial(left, np.minimum(shares[states, category], 1.0))
+            counts[:, category] = drawn
+            left -= drawn
+        return counts
 
     def n_free_parameters(self):
         return n_free_in_rows(self.table, self.held.get("emissionprob"))
@@ -156,8 +165,9 @@ class MultinomialHMM(BaseHMM):
     tol : float, default=1e-6
         Stop when the objective gains less than this per step, in nats.
     n_init : int, default=5
-        Number of starting values (k-means first, then random rows); each gets ten
-        iterations, the best is finished.  One where every ``*_init`` is given.
+        Number of starting values: k-means first (equal parts of each sequence, where the zeros of
+        `transmat_init` make a left-right model), then random rows.  Each gets ten iterations, the
+        best is finished.  One where every ``*_init`` is given.
     n_jobs : int, default=None
         Threads over shards of whole sequences; None is one.  The result does not depend on it.
         Inside ``joblib.parallel_config`` the shards go to that backend.

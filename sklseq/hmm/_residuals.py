@@ -34,8 +34,9 @@ def pseudo_residuals(model: HMM, sequences: Sequences, *, ordinary: bool) -> Pse
         logsumexp(log_weights + tail, axis=1) for tail in model.emission.log_tails(sequences.X)
     )
     halved = np.log(0.5)
-    middle = _normal_quantile(np.logaddexp(below, upto) + halved,
-                              np.logaddexp(beyond, onward) + halved)  # fmt: skip
+    with np.errstate(invalid="ignore"):  # NaN where X is missing
+        middle = _normal_quantile(np.logaddexp(below, upto) + halved,
+                                  np.logaddexp(beyond, onward) + halved)  # fmt: skip
     return PseudoResiduals(
         middle, _normal_quantile(below, onward), _normal_quantile(upto, beyond)
     )
