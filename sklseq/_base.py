@@ -18,6 +18,7 @@ from sklearn.base import (
 )
 from sklearn.utils.validation import check_is_fitted
 
+from sklseq._documentation import DocumentationLink
 from sklseq._sequences import Sequences, check_sequences, limit_threads
 
 
@@ -34,7 +35,12 @@ def unchanged_on_error(estimator):
 
 
 class BaseSequenceModel(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator, ABC
+    DocumentationLink,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    DensityMixin,
+    BaseEstimator,
+    ABC,
 ):
     """A probability model of sequences, fitted and asked step by step.
 

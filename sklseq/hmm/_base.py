@@ -159,8 +159,9 @@ class BaseHMM(BaseSequenceModel):
         speech recognition", Proc. IEEE 77(2), sec. III.
         """
         self._check_parameters()
+        warm = self.warm_start and hasattr(self, "startprob_")  # goes on: the same columns, codes
         with self._unchanged_on_error():
-            sequences = self._check_X(X, groups, lengths, y=y, reset=True)
+            sequences = self._check_X(X, groups, lengths, y=y, reset=not warm)
             if states is not None:
                 sequences = sequences._replace(aligned=(self._check_states(states, sequences),))
             starts, counted = self._starts(sequences), False
@@ -282,13 +283,14 @@ class BaseHMM(BaseSequenceModel):
         return all(getattr(self, f"{name}_init") is not None for name in names)
 
     def _warm_model(self) -> HMM:
-        model = self._model()
-        if model.n_components != self.n_components:
-            raise ValueError(
-                f"warm_start goes on from {model.n_components} states, but n_components is "
-                f"{self.n_components}."
-            )
-        return model
+        for name, shape in self._shapes().items():
+            fitted = np.shape(getattr(self, f"{name}_")) if shape is not None else None
+            if fitted != shape:
+                raise ValueError(
+                    f"warm_start goes on from {name}_ of shape {fitted}, but the parameters now "
+                    f"ask for {shape}."
+                )
+        return self._model()
 
     def _start(self, sequences: Sequences, seed: int, *, kmeans: bool) -> HMM:
         random_state = np.random.RandomState(seed)

@@ -163,8 +163,9 @@ class CategoricalHMM(BaseHMM):
     n_components : int, default=2
         Number of hidden states.
     n_categories : int or array-like of int, default=None
-        Number of categories (of each column).  Default: one more than the largest code in ``fit``;
-        give it where later data may hold codes that training lacks.
+        Number of categories (of each column).  Default: that of ``emissionprob_init`` where it is
+        given, else one more than the largest code in ``fit``; give it where later data may hold
+        codes that training lacks.
     alpha : float, default=0.0
         Pseudo-count of each category in each state; 0 is maximum likelihood.  It is part of the
         objective: a Dirichlet(1 + alpha) prior.
@@ -372,7 +373,9 @@ class CategoricalHMM(BaseHMM):
             self.n_categories_ = self._count_categories(largest)
         for column, (code, n_categories) in enumerate(zip(largest, self.n_categories_)):
             if code >= n_categories:
-                rule = "n_categories" if reset else "the categories seen in fit"
+                rule = "the categories seen in fit"
+                if reset:
+                    rule = "emissionprob_init" if self.n_categories is None else "n_categories"
                 raise ValueError(
                     f"Unknown category {code} in column {column} of X: {rule} allow codes 0 to "
                     f"{n_categories - 1}. Give n_categories= in the constructor where later data "
@@ -381,8 +384,14 @@ class CategoricalHMM(BaseHMM):
         return sequences._replace(X=codes.astype(np.int32))
 
     def _count_categories(self, largest: np.ndarray) -> np.ndarray:
-        if self.n_categories is None:
+        if self.n_categories is None and self.emissionprob_init is None:
             return np.maximum(largest + 1, 1)
+        if self.n_categories is None:
+            tables = _check_tables(
+                self.emissionprob_init, "emissionprob_init", self.n_components,
+                [None] * len(largest),
+            )  # fmt: skip
+            return np.array([table.shape[1] for table in tables])
         counts = np.asarray(self.n_categories)
         if counts.dtype.kind not in "iu" or np.any(counts < 1) or counts.ndim > 1:
             raise ValueError(
@@ -449,6 +458,6 @@ def _check_tables(value, name: str, n_states: int, n_categories) -> tuple[np.nda
             f"{len(tables)}."
         )
     return tuple(
-        check_probabilities(table, name, (n_states, count))
+        check_probabilities(table, name, (n_states, None if count is None else int(count)))
         for table, count in zip(tables, n_categories)
     )

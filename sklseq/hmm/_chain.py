@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize
 from scipy.special import xlogy
 
 from sklseq._covariance import STARVED
@@ -439,43 +438,69 @@ def _stationary_m_step(statistics, old, start, held) -> np.ndarray:
     """Maximise sum_ij n_ij log A_ij + sum_i m_i log pi_i(A), where pi A = pi.
 
     The stationary start couples the rows, so there is no closed form (Zucchini, MacDonald &
-    Langrock 2016, sec. 4.2.5).  Rows are softmax of free logits; the better of the old matrix and
-    the closed form without the start is where the search begins, so the objective cannot fall.
+    Langrock 2016, sec. 4.2.5).  With the start's term replaced by its tangent there is one, a row
+    at a time (`_tilted_rows`); its gradient is the true one, so the way there goes up and a step
+    that is halved where it goes too far never lets the objective fall.
     """
     total = max(statistics.transitions.sum(), 1.0)
     transitions, starts = statistics.transitions / total, statistics.starts / total
     free = old > 0
     if "transmat" in held:
         free = free & ~held["transmat"]
-    mass = 1.0 - np.where(free, 0.0, old).sum(axis=1, keepdims=True)
-
-    def matrix(logits):
-        rows = np.full(old.shape, -np.inf)
-        rows[free] = logits
-        top = np.where(free.any(axis=1), rows.max(axis=1, initial=-np.inf), 0.0)[:, None]
-        weights = np.exp(rows - top)
-        totals = np.maximum(weights.sum(axis=1, keepdims=True), np.finfo(float).tiny)
-        return np.where(free, mass * weights / totals, old)
-
-    def loss(logits):
-        transmat = matrix(logits)
-        stationary = stationary_distribution(transmat)
-        safe = np.maximum(transmat, 1e-300)
-        at_start = np.maximum(stationary, 1e-300)
-        value = np.sum(transitions * np.log(safe)) + np.sum(starts * np.log(at_start))
-        gradient = transitions / safe + stationary_gradient(
-            transmat, stationary, starts / at_start
-        )
-        weighted = np.where(free, gradient * transmat, 0.0)
-        share = np.divide(transmat, mass, out=np.zeros_like(transmat), where=mass > 0)
-        slope = weighted - share * weighted.sum(axis=1, keepdims=True)
-        return -value, -slope[free]
-
-    if not free.any():
+    counts = np.where(free, transitions, 0.0)
+    moving = total * counts.sum(axis=1) >= STARVED  # a row without counts keeps what it had
+    if not moving.any():
         return old
-    candidates = [np.log(np.maximum(candidate[free], 1e-300)) for candidate in (old, start)]
-    begin = min(candidates, key=lambda logits: loss(logits)[0])
-    options = {"gtol": 1e-10, "ftol": 1e-15}
-    found = minimize(loss, begin, jac=True, method="L-BFGS-B", options=options)
-    best = found.x if found.fun <= loss(begin)[0] else begin
-    return matrix(best)
+    mass = 1.0 - np.where(free, 0.0, old).sum(axis=1)
+
+    def value_and_tilt(transmat):
+        try:
+            inverse = np.linalg.inv(np.eye(len(old)) - transmat + 1.0)
+        except np.linalg.LinAlgError:
+            return -np.inf, None  # several closed classes of states
+        stationary = np.maximum(inverse.sum(axis=0), np.finfo(float).tiny)
+        if np.abs(stationary @ transmat - stationary).max() > 1e-8:
+            return -np.inf, None
+        # d pi = pi dA (I - A + 1 1')^-1, from pi A = pi (Kemeny & Snell 1960, sec. 4.3)
+        tilt = np.outer(stationary, inverse @ (starts / stationary))
+        return xlogy(transitions, transmat).sum() + xlogy(starts, stationary).sum(), tilt
+
+    best, (value, tilt) = max(
+        ((transmat, value_and_tilt(transmat)) for transmat in (old, start)),
+        key=lambda candidate: candidate[1][0],
+    )
+    for _ in range(200):
+        rows = best.copy()
+        rows[moving] = _tilted_rows(counts[moving], tilt[moving], mass[moving])
+        target = np.where(free, rows, old)
+        step, gain = 1.0, -np.inf
+        while gain < 0 and step > 1e-6:
+            trial = best + step * (target - best)
+            new_value, new_tilt = value_and_tilt(trial)
+            gain, step = new_value - value, step / 2
+        if not gain >= 0:
+            break
+        best, value, tilt = trial, new_value, new_tilt
+        if gain < 1e-14:
+            break
+    return best
+
+
+def _tilted_rows(counts, tilt, mass) -> np.ndarray:
+    """The rows that maximise sum_j n_j log a_j + t_j a_j and sum to their mass.
+
+    a_j = n_j / (level - t_j), the level of each row by Newton's method: the sum is convex and
+    falling in it, so that starting at its lower end no step goes too far.  The level is measured
+    from the largest t_j, which a tiny n_j may come close to.
+    """
+    seen = counts > 0
+    below = np.where(seen, tilt, -np.inf).max(axis=1, keepdims=True) - tilt
+    level = np.where(seen, counts / mass[:, None] - below, -np.inf).max(axis=1, keepdims=True)
+    for _ in range(60):
+        gap = np.where(seen, level + below, 1.0)
+        rows = counts / gap
+        excess = rows.sum(axis=1, keepdims=True) - mass[:, None]
+        if np.all(excess <= 1e-14 * mass[:, None]):
+            break
+        level = level + excess / (rows / gap).sum(axis=1, keepdims=True)
+    return rows * (mass[:, None] / rows.sum(axis=1, keepdims=True))
