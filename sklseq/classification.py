@@ -17,13 +17,14 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklseq._base import unchanged_on_error
+from sklseq._documentation import DocumentationLink
 from sklseq._sequences import check_items, concatenate, is_collection
 from sklseq._validation import check_probabilities
 
 __all__ = ["SequenceClassifier"]
 
 
-class SequenceClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class SequenceClassifier(DocumentationLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     r"""Classify whole sequences by a generative model of each class and Bayes' rule.
 
     .. math::
