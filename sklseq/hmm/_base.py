@@ -210,8 +210,8 @@ class BaseHMM(BaseSequenceModel):
         if len(starved):
             warnings.warn(
                 f"No step belongs to state {', '.join(map(str, starved))} of {type(self).__name__}"
-                ": it keeps the parameters it had, or has those of its prior. Fewer states or other starting values would use "
-                "the data better.",
+                ": it keeps its parameters, or has those of its prior. Fewer states or other "
+                "starting values would use the data better.",
                 ConvergenceWarning,
                 stacklevel=3,
             )
