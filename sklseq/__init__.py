@@ -1,6 +1,13 @@
 """Sequence models for scikit-learn: everything with a hidden state that evolves."""
 
-from sklseq.hmm import CategoricalHMM, GaussianHMM, PoissonHMM
+from sklseq.classification import SequenceClassifier
+from sklseq.hmm import (
+    CategoricalHMM,
+    GaussianHMM,
+    GaussianMixtureHMM,
+    MultinomialHMM,
+    PoissonHMM,
+)
 from sklseq.preprocessing import Stepwise, concat_sequences, split_sequences
 
 __version__ = "0.1.0"
@@ -8,7 +15,10 @@ __version__ = "0.1.0"
 __all__ = [
     "CategoricalHMM",
     "GaussianHMM",
+    "GaussianMixtureHMM",
+    "MultinomialHMM",
     "PoissonHMM",
+    "SequenceClassifier",
     "Stepwise",
     "concat_sequences",
     "split_sequences",
