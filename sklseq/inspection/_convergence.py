@@ -9,9 +9,9 @@ from sklseq.inspection._display import FORECAST, LINE, MUTED, check_rows, make_a
 
 # attribute of a fitted estimator -> label of the vertical axis, in the order they are looked for
 HISTORIES = {
-    "lower_bounds_": "lower bound per step (nats)",
     "objectives_": "objective per step (nats)",
     "log_likelihoods_": "log-likelihood per step (nats)",
+    "lower_bounds_": "lower bound per step (nats)",
     "loss_curve_": "loss (nats)",
 }
 
@@ -76,7 +76,7 @@ class ConvergenceDisplay:
         Parameters
         ----------
         estimator : fitted estimator
-            Has ``lower_bounds_``, ``objectives_``, ``log_likelihoods_`` or ``loss_curve_``; the
+            Has ``objectives_``, ``log_likelihoods_``, ``lower_bounds_`` or ``loss_curve_``; the
             first of these is drawn.
         name : str, default=None
             For the legend; default: the class of the estimator.
