@@ -227,7 +227,8 @@ def kernel_fractions():
                                           (50, 100, 1000), (200, 10, 2000)]:  # fmt: skip
         shape = Shape(n_states, 1, n_sequences, length, "diag", (), 0, ())
         problem = Problem(shape, np.random.default_rng(0))
-        log_obs = problem.ours()._emission().log_prob(problem.X)
+        log_obs = np.empty((len(problem.X), n_states))
+        problem.ours()._emission().log_prob(problem.X, log_obs)
         offsets = np.arange(n_sequences + 1, dtype=np.intp) * length
         chain = (problem.chain["startprob"], problem.chain["transmat"], log_obs, offsets)
         totals, final = np.empty(n_sequences), np.empty((n_sequences, n_states))
@@ -301,14 +302,16 @@ def memory():
             traced = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
             grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-            print(f"  {shape.name:28s} {name:6s} numpy {traced / unit:.2f}, process {grown / unit:.2f}")
+            sizes = f"numpy {traced / unit:.2f}, process {grown / unit:.2f}"
+            print(f"  {shape.name:28s} {name:6s} {sizes}")
 
 
 def accuracy():
     """Total log-likelihood of a million steps against the same recursion in 80-bit arithmetic."""
     problem = Problem(SHAPES[0], np.random.default_rng(0))
     model = problem.ours()
-    log_obs = model._emission().log_prob(problem.X)
+    log_obs = np.empty((len(problem.X), 2))
+    model._emission().log_prob(problem.X, log_obs)
     shift = log_obs.max(axis=1)
     extended = np.longdouble
     evidence = np.exp((log_obs - shift[:, None]).astype(extended))

@@ -295,25 +295,37 @@ INLINE void FN(store_part)(double *p, ptrdiff_t count, vec x)
 
 INLINE double FN(total)(vec x)
 {
+#if W == 8
+    return _mm512_reduce_add_pd((__m512d)x);
+#else
     double piece[W], sum;
     FN(store)(piece, x);
     sum = piece[0];
     for (int l = 1; l < W; l++) sum += piece[l];
     return sum;
+#endif
 }
 
 INLINE double FN(largest)(vec x)
 {
+#if W == 8
+    return _mm512_reduce_max_pd((__m512d)x);
+#else
     double piece[W], best;
     FN(store)(piece, x);
     best = piece[0];
     for (int l = 1; l < W; l++) best = piece[l] > best ? piece[l] : best;
     return best;
+#endif
 }
 
 INLINE int FN(any)(mask m)
 {
+#if W == 8
+    return m != 0;
+#else
     for (int l = 0; l < W; l++)
         if (FN(mask_lane)(m, l)) return 1;
     return 0;
+#endif
 }

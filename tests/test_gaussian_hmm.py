@@ -146,6 +146,13 @@ def test_bad_covariances_are_named():
             GaussianHMM.from_parameters(covars=covars, covariance_type="full", **good)
 
 
+def test_covariance_type_changed_after_fit_is_named(rng):
+    X = rng.normal(size=(40, 2))
+    model = GaussianHMM(2, random_state=0).fit(X).set_params(covariance_type="full")
+    with pytest.raises(ValueError, match="covariance_type"):
+        model.predict(X)
+
+
 def test_sixty_columns(rng):
     """Wide data, full covariances: against the oracle."""
     means = rng.normal(size=(2, 60))

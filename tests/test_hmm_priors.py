@@ -31,6 +31,8 @@ def quietly(estimator, X, **kwargs):
 
 def started(family, parameters, **params):
     starts = {f"{name}_init": value for name, value in parameters.items()}
+    if params.get("initial_state") == "stationary":
+        del starts["startprob_init"]
     n_states = len(parameters["startprob"])
     return class_of(family)(n_states, **starts, **family.estimator_parameters, **params)
 

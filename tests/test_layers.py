@@ -49,7 +49,7 @@ def floor(name: str) -> int:
         if tail == "_base":
             return 3
         return 4 if tail in FAMILIES else 2
-    if head in ("datasets", "_documentation", "_validation", "_covariance"):
+    if head in ("datasets", "_documentation", "_validation", "_covariance", "_scratch"):
         return 0
     return {"_sequences": 0, "_em": 1, "_base": 2}.get(head, 5)
 

@@ -1,6 +1,7 @@
 r"""
+==============================================================
 How many states of illness do epileptic patients pass through?
-================================================================
+==============================================================
 
 59 patients of a clinical trial counted their seizures over four visits, two weeks each (Thall and
 Vail 1990). Each patient is one sequence, and the hidden state says how ill he is:
@@ -54,8 +55,7 @@ for place, state in enumerate(order):
         f"{place:5d}   {model.rates_[state, 0]:21.1f}   {np.sum(paths == place):6d}"
         f"   {model.transmat_[state, state]:11.0%}"
     )
-moved = np.mean(paths[:, 0] != paths[:, -1])
-print(f"\n{moved:.0%} of the patients end in another state than they began in.")
+print(f"\nend in another state: {np.mean(paths[:, 0] != paths[:, -1]):.0%} of the patients")
 
 # %%
 # One row a patient, sorted by path: colour is the decoded state, the number what was counted.
@@ -71,10 +71,8 @@ for place, patient in enumerate(rows):
     for visit, count in enumerate(counts[patient]):
         shade = "black" if paths[patient, visit] > n_states / 2 else "white"
         axis.text(visit, place, f"{count:.0f}", ha="center", va="center", color=shade, fontsize=7)
-axis.set(
-    title="Seizures and decoded state", xlabel="visit", xticks=range(4), xticklabels=range(1, 5)
-)
-axis.set_ylabel("patient")
+axis.set(title="Seizures and decoded state", xlabel="visit", ylabel="patient")
+axis.set_xticks(range(4), range(1, 5))
 axis.set_yticks(range(59), rows + 1, fontsize=6)
 bar = figure.colorbar(image, ticks=np.arange(n_states) + 0.5, label="seizures in two weeks")
 bar.ax.set_yticklabels([f"{rate:.1f}" for rate in model.rates_[order, 0]])

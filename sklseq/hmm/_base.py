@@ -201,11 +201,7 @@ class BaseHMM(BaseSequenceModel):
         self.log_likelihood_ = result.log_likelihoods[-1]
         self.final_stateprob_ = None
         if sequences.n_sequences == 1:
-            if sequences.aligned:
-                filtered, _ = result.model.filter(*sequences[:2], *sequences.aligned)
-                self.final_stateprob_ = filtered[-1].copy()
-            else:
-                self.final_stateprob_ = result.model.log_likelihoods(*sequences[:2])[1][0]
+            self.final_stateprob_ = result.statistics.ends  # smoothed is filtered at the end
         starved = starved_states(result.statistics)
         if len(starved):
             warnings.warn(
@@ -220,6 +216,11 @@ class BaseHMM(BaseSequenceModel):
         check_em_parameters(self)
         check_choice(self, "initial_state", ("learn", "stationary"))
         check_choice(self, "algorithm", ("viterbi", "map"))
+        if self.initial_state == "stationary" and self.startprob_init is not None:
+            raise ValueError(
+                "initial_state='stationary' takes the start distribution from transmat, so "
+                f"startprob_init must be None, got {self.startprob_init!r}."
+            )
         self._pseudo_counts()
 
     def _pseudo_counts(self) -> dict[str, np.ndarray]:

@@ -54,8 +54,9 @@ static ptrdiff_t plan_chunks(ptrdiff_t T, ptrdiff_t K, int level, ptrdiff_t *lea
     if (T < CHUNKED_FROM || K > LANE_STATES || BASE_WIDTH == 1) return 0;
     *lead = level == 0 ? BLOCK : 8 * BLOCK;
     /* Not a power of two, or the lanes' rows would fall on the same lines of the cache. */
-    ptrdiff_t steps = level > 0 ? 2039 : K <= 8 ? 1019 : 509;
-    if (level == 0) steps = smaller(steps, (T + MAX_WIDTH - 1) / MAX_WIDTH);
+    const ptrdiff_t most = level > 0 ? 2039 : K <= 8 ? 1019 : 509;
+    const ptrdiff_t n_chunks = ((T + most - 1) / most + MAX_WIDTH - 1) / MAX_WIDTH * MAX_WIDTH;
+    const ptrdiff_t steps = (T + n_chunks - 1) / n_chunks;
     return steps % BLOCK == 0 ? steps + 5 : steps;
 }
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy import sparse
 from sklearn.utils.validation import check_is_fitted
 
 from sklseq._sequences import Sequences
 from sklseq._validation import check_probabilities, check_real
 from sklseq.hmm._base import BaseHMM
 from sklseq.hmm._chain import Emission, LogTails, Parameter, estimate_rows, n_free_in_rows
+from sklseq.hmm._lookup import add_by_code, add_looked_up
 
 MISSING = -1  # the code of a missing entry
 
@@ -25,28 +25,21 @@ class CategoricalEmission(Emission):
     alpha: float = 0.0
     held: Mapping[str, np.ndarray] = field(default_factory=dict)
 
-    def log_prob(self, X):
-        log_prob = 0.0
-        for table, codes in zip(self.tables, X.T):
+    def log_prob(self, X, out):
+        for column, table in enumerate(self.tables):
+            # a missing code is looked up in the row after the last category, and says nothing
+            log_table = np.zeros((table.shape[1] + 1, len(table)))
             with np.errstate(divide="ignore"):
-                log_table = np.log(table.T)
-            # the row after the last category, which is also row MISSING = -1, says nothing
-            log_table = np.vstack([log_table, np.zeros(len(table))])
-            log_prob = log_prob + log_table[codes]
-        return log_prob
+                np.log(table.T, out=log_table[:-1])
+            add_looked_up(X, column, log_table, out)
 
     def statistics(self, X, posteriors) -> tuple[np.ndarray, ...]:
         """Expected counts (K, V_d) of each column."""
-        n_steps = len(X)
         counts = []
-        for table, codes in zip(self.tables, X.T):
-            n_categories = table.shape[1]
-            columns = np.where(codes == MISSING, n_categories, codes)
-            one_hot = sparse.csr_array(
-                (np.ones(n_steps), columns, np.arange(n_steps + 1)),
-                shape=(n_steps, n_categories + 1),
-            )
-            counts.append(np.ascontiguousarray((one_hot.T @ posteriors)[:n_categories].T))
+        for column, table in enumerate(self.tables):
+            by_code = np.zeros((table.shape[1] + 1, len(table)))
+            add_by_code(X, column, posteriors, by_code)
+            counts.append(np.ascontiguousarray(by_code[:-1].T))
         return tuple(counts)
 
     def m_step(self, statistics) -> CategoricalEmission:

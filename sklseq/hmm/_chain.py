@@ -9,27 +9,32 @@ shares the recursions of ``_forward_backward.pyx``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from math import fsum
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import xlogy
 
 from sklseq._covariance import STARVED
+from sklseq._scratch import scratch
 from sklseq._sequences import Sequences
 from sklseq.hmm import _forward_backward as kernels
 from sklseq.hmm._list_viterbi import list_viterbi
 
-SCORE_BLOCK = 65_536  # steps of log_obs that exist at a time when a long sequence is scored
+# Steps of log_obs that exist at a time when a long sequence is scored: few enough for the cache,
+# and a multiple of the lanes times the chunks that the kernels cut.
+SCORE_BLOCK = 16_288
 
 
 class Emission(ABC):
     """A family p(x | s) of K states, as a value."""
 
     @abstractmethod
-    def log_prob(self, X) -> np.ndarray:
-        """log p(x_t | s_t = k) in nats, (n_steps, K); a missing entry contributes 0."""
+    def log_prob(self, X, out) -> None:
+        """OUT out (n_steps, K): log p(x_t | s_t = k) in nats; a missing entry contributes 0."""
 
     @abstractmethod
     def statistics(self, X, posteriors) -> tuple:
@@ -111,8 +116,13 @@ class ChainStatistics(NamedTuple):
 
     starts: np.ndarray  # (K,)
     transitions: np.ndarray  # (K, K)
-    occupancy: np.ndarray  # (K,)
+    ends: np.ndarray  # (K,)
     emission: Any
+
+    @property
+    def occupancy(self) -> np.ndarray:
+        """Expected steps in each state (K,): every step moves on or is the last."""
+        return self.transitions.sum(axis=1) + self.ends
 
 
 class Messages(NamedTuple):
@@ -172,13 +182,14 @@ class HMM:
 
     def e_step(self, X, offsets, states=None) -> tuple[ChainStatistics, float]:
         """Baum-Welch expectations (Rabiner 1989, eqs. 27, 37 and 38), given known `states`."""
-        posteriors, transitions, log_likelihoods = self.posteriors(X, offsets, states)
-        statistics = ChainStatistics(
-            posteriors[offsets[:-1]].sum(axis=0),
-            transitions,
-            posteriors.sum(axis=0),
-            self.emission.statistics(X, posteriors),
-        )
+        with scratch(X.shape[0], self.n_components) as posteriors:
+            transitions, log_likelihoods = self._smooth(X, offsets, posteriors, states)
+            statistics = ChainStatistics(
+                posteriors[offsets[:-1]].sum(axis=0),
+                transitions,
+                posteriors[offsets[1:] - 1].sum(axis=0),
+                self.emission.statistics(X, posteriors),
+            )
         return statistics, float(log_likelihoods.sum())
 
     def m_step(self, statistics: ChainStatistics) -> HMM:
@@ -238,52 +249,68 @@ class HMM:
 
     # -- inference: thin covers of the kernels
 
-    def evidence(self, X, states=None) -> np.ndarray:
-        """log p(x_t | s_t = k), (n, K); -inf where `states` (n,) says another one than k.
+    @contextmanager
+    def _log_obs(self, X, states=None) -> Iterator[np.ndarray]:
+        """log p(x_t | s_t = k) (n, K), for the length of the ``with`` block.
 
-        -1 says none.  The chain then works on the joint probability of X and the known states.
+        Known `states` (n,), -1 for none, leave the other states -inf: the chain then works on the
+        joint probability of X and the known states.
         """
-        log_obs = self.emission.log_prob(X)
-        if states is not None:
-            others = np.arange(self.n_components) != states[:, None]
-            log_obs[others & (states[:, None] >= 0)] = -np.inf
-        return log_obs
+        with scratch(X.shape[0], self.n_components) as log_obs:
+            self.emission.log_prob(X, log_obs)
+            if states is not None:
+                others = np.arange(self.n_components) != states[:, None]
+                log_obs[others & (states[:, None] >= 0)] = -np.inf
+            yield log_obs
 
     def filter(self, X, offsets, states=None) -> tuple[np.ndarray, np.ndarray]:
         """(P(s_t | x_1..x_t) (n, K), log p(x_t | x_<t) (n,))."""
-        log_obs = self.evidence(X, states)
-        filtered = np.empty_like(log_obs)
-        log_increments = np.empty(len(log_obs))
-        kernels.forward(self.startprob, self.transmat, log_obs, offsets, filtered, log_increments)
+        filtered = np.empty((X.shape[0], self.n_components))
+        log_increments = np.empty(len(filtered))
+        with self._log_obs(X, states) as log_obs:
+            kernels.forward(
+                self.startprob, self.transmat, log_obs, offsets, filtered, log_increments
+            )
         return filtered, log_increments
 
     def log_likelihoods(self, X, offsets) -> tuple[np.ndarray, np.ndarray]:
         """(log p(x) of each sequence (S,), filtered distribution at its end (S, K))."""
+        n_states = self.n_components
         totals = np.empty(len(offsets) - 1)
-        final = np.empty((len(offsets) - 1, self.n_components))
-        if X.shape[0] <= SCORE_BLOCK or len(offsets) > 2:
-            log_obs = self.emission.log_prob(X)
-            kernels.log_likelihood(self.startprob, self.transmat, log_obs, offsets, totals, final)
+        final = np.empty((len(offsets) - 1, n_states))
+        size = SCORE_BLOCK if n_states <= 16 else max(1024, SCORE_BLOCK * 16 // n_states)
+        if X.shape[0] <= size or len(offsets) > 2:
+            with self._log_obs(X) as log_obs:
+                kernels.log_likelihood(
+                    self.startprob, self.transmat, log_obs, offsets, totals, final
+                )
             return totals, final
         # one long sequence: block by block, each going on where the last one ended
-        total, model = 0.0, self
-        for start in range(0, X.shape[0], SCORE_BLOCK):
-            block = X[start : start + SCORE_BLOCK]
-            totals, final = model.log_likelihoods(block, np.array([0, block.shape[0]]))
-            total += totals[0]
-            model = replace(self, startprob=np.ascontiguousarray(final[0] @ self.transmat))
-        return np.array([total]), final
+        parts = []
+        startprob = self.startprob
+        for start in range(0, X.shape[0], size):
+            block = X[start : start + size]
+            ends = np.array([0, block.shape[0]])
+            with self._log_obs(block) as log_obs:
+                kernels.log_likelihood(startprob, self.transmat, log_obs, ends, totals, final)
+            parts.append(totals[0])
+            startprob = final[0] @ self.transmat
+        return np.array([fsum(parts)]), final
 
-    def posteriors(self, X, offsets, states=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def posteriors(self, X, offsets) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(P(s_t | x) (n, K), expected transitions (K, K), log p(x) of each sequence (S,))."""
-        log_obs = self.evidence(X, states)
-        posteriors = np.empty_like(log_obs)
+        posteriors = np.empty((X.shape[0], self.n_components))
+        return posteriors, *self._smooth(X, offsets, posteriors)
+
+    def _smooth(self, X, offsets, posteriors, states=None) -> tuple[np.ndarray, np.ndarray]:
+        """OUT posteriors (n, K). (expected transitions (K, K), log p(x) of each sequence (S,))."""
         transitions = np.zeros_like(self.transmat)
         totals = np.empty(len(offsets) - 1)
-        kernels.forward_backward(
-            self.startprob, self.transmat, log_obs, offsets, posteriors, transitions, totals
-        )
-        return posteriors, transitions, totals
+        with self._log_obs(X, states) as log_obs:
+            kernels.forward_backward(
+                self.startprob, self.transmat, log_obs, offsets, posteriors, transitions, totals
+            )
+        return transitions, totals
 
     def messages(self, X, offsets) -> Messages:
         """All messages of the forward-backward algorithm."""
@@ -292,9 +319,9 @@ class HMM:
 
     def log_backward(self, X, offsets) -> np.ndarray:
         """log p(x_{t+1}..x_n | s_t), (n, K)."""
-        log_obs = self.emission.log_prob(X)
-        log_backward = np.empty_like(log_obs)
-        kernels.backward(self.transmat, log_obs, offsets, log_backward)
+        log_backward = np.empty((X.shape[0], self.n_components))
+        with self._log_obs(X) as log_obs:
+            kernels.backward(self.transmat, log_obs, offsets, log_backward)
         return log_backward
 
     def viterbi(self, X, offsets) -> tuple[np.ndarray, np.ndarray]:
@@ -303,9 +330,8 @@ class HMM:
         totals = np.empty(len(offsets) - 1)
         with np.errstate(divide="ignore"):
             log_start, log_trans = np.log(self.startprob), np.log(self.transmat)
-        kernels.viterbi(
-            log_start, log_trans, self.emission.log_prob(X), offsets, states, totals
-        )
+        with self._log_obs(X) as log_obs:
+            kernels.viterbi(log_start, log_trans, log_obs, offsets, states, totals)
         return states, totals
 
     def best_paths(self, X, offsets, n_paths: int) -> tuple[np.ndarray, np.ndarray]:
@@ -317,18 +343,19 @@ class HMM:
         totals = np.empty((len(offsets) - 1, n_paths))
         with np.errstate(divide="ignore"):
             log_start, log_trans = np.log(self.startprob), np.log(self.transmat)
-        list_viterbi(log_start, log_trans, self.emission.log_prob(X), offsets, states, totals)
+        with self._log_obs(X) as log_obs:
+            list_viterbi(log_start, log_trans, log_obs, offsets, states, totals)
         return states, totals
 
     def path_log_probability(self, X, offsets, states) -> float:
         """log p(path, x) of all sequences."""
-        log_obs = self.emission.log_prob(X)
         first = np.zeros(len(states), dtype=bool)
         first[offsets[:-1]] = True
         moves = self.transmat[states[:-1], states[1:]][~first[1:]]
         with np.errstate(divide="ignore"):
             log_moves = np.log(moves).sum() + np.log(self.startprob[states[first]]).sum()
-        return float(log_moves + np.take_along_axis(log_obs, states[:, None], axis=1).sum())
+        with self._log_obs(X) as log_obs:
+            return float(log_moves + np.take_along_axis(log_obs, states[:, None], axis=1).sum())
 
     def sample_posterior(self, X, offsets, uniforms) -> np.ndarray:
         """Paths drawn from P(s | x), one for each row of `uniforms` (n_draws, n)."""

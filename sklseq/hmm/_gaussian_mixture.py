@@ -55,15 +55,19 @@ class GaussianMixtureEmission(Emission):
     def type(self) -> CovarianceType:
         return COVARIANCES[self.covariance_type]
 
-    def log_prob(self, X):
-        return np.stack([logsumexp(joint, axis=1) for joint in self._log_joints(X)], axis=1)
+    def log_prob(self, X, out):
+        for k, joint in enumerate(self._log_joints(X)):
+            out[:, k] = logsumexp(joint, axis=1)
 
     def _log_joints(self, X):
         """log weight_km N(x_t | mean_km, C_km), (n, M), state by state."""
         with np.errstate(divide="ignore"):
             log_weights = np.log(self.weights)
         for k, (means, covars) in enumerate(zip(self.means, self.covars)):
-            yield self.type.log_density(X, means, covars) + log_weights[k]
+            joint = np.empty((len(X), len(means)))
+            self.type.log_density(X, means, covars, joint)
+            joint += log_weights[k]
+            yield joint
 
     def statistics(self, X, posteriors) -> MixtureSums:
         weights, moments = [], []

@@ -29,16 +29,15 @@ class MultinomialEmission(Emission):
     alpha: float = 0.0
     held: Mapping[str, np.ndarray] = field(default_factory=dict)
 
-    def log_prob(self, X):
+    def log_prob(self, X, out):
         log_table = np.log(np.maximum(self.table, np.finfo(float).tiny))
-        log_prob = X @ log_table.T
+        np.matmul(X, log_table.T, out=out)
         # the multinomial coefficient: in how many orders the counts can come about
-        log_prob += gammaln(X.sum(axis=1, keepdims=True) + 1.0)
-        log_prob -= gammaln(X + 1.0).sum(axis=1, keepdims=True)
+        out += gammaln(X.sum(axis=1, keepdims=True) + 1.0)
+        out -= gammaln(X + 1.0).sum(axis=1, keepdims=True)
         if not self.table.all():
             impossible = (X > 0).astype(float) @ (self.table == 0).astype(float).T > 0
-            log_prob[impossible] = -np.inf
-        return log_prob
+            out[impossible] = -np.inf
 
     def statistics(self, X, posteriors) -> tuple[np.ndarray]:
         """Expected counts (K, V)."""
