@@ -88,7 +88,8 @@ def check_gaussian_prior(
         covars = covariance.from_full(np.diag(column_scale(X) ** 2), n_components)
     elif np.ndim(covars) == 0:
         covars = covariance.from_full(covars * np.eye(n_features), n_components)
-    covars = np.broadcast_to(covars, covariance.shape(n_components, n_features))
+    shape = covariance.shape(n_components, n_features)
+    covars = check_broadcast(covars, "covars_prior", shape)
     return GaussianPrior(
         check_broadcast(means, "means_prior", (n_components, n_features)),
         means_weight,

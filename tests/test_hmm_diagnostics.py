@@ -205,6 +205,19 @@ def test_residuals_have_the_form_of_x(rng):
     np.testing.assert_allclose(flat.upper[4:], alone.upper, atol=1e-12)
 
 
+def test_residuals_of_a_long_sequence(rng):
+    """Longer than the block that is worked on at a time."""
+    from sklseq.hmm._residuals import BLOCK
+
+    model = PoissonHMM.from_parameters(
+        startprob=[0.5, 0.5], transmat=[[0.9, 0.1], [0.2, 0.8]], rates=[[1.0], [9.0]]
+    )
+    X, _ = model.sample(BLOCK + 50, random_state=0)
+    z = model.pseudo_residuals(X).residuals
+    np.testing.assert_allclose(z[:BLOCK], model.pseudo_residuals(X[:BLOCK]).residuals, atol=1e-9)
+    assert np.isfinite(z).all()
+
+
 def test_residual_errors():
     model = CategoricalHMM.from_parameters(
         startprob=[1.0], transmat=[[1.0]], emissionprob=[[1.0, 0.0]]

@@ -32,7 +32,7 @@ def quietly(estimator, X, **kwargs):
 def started(family, parameters, **params):
     starts = {f"{name}_init": value for name, value in parameters.items()}
     if params.get("initial_state") == "stationary":
-        del starts["startprob_init"]  # it follows from transmat
+        del starts["startprob_init"]
     n_states = len(parameters["startprob"])
     return class_of(family)(n_states, **starts, **family.estimator_parameters, **params)
 
@@ -503,6 +503,7 @@ def test_zero_means_a_state_has_fewer_gaussians(rng):
         ({"means_prior": 1.0}, r"means_prior needs a positive means_weight"),
         ({"covars_prior": 1.0}, r"covars_prior needs a positive covars_weight"),
         ({"covars_prior": -1.0, "covars_weight": 1.0}, r"covars_prior must be positive"),
+        ({"covars_prior": np.ones((3, 2)), "covars_weight": 1.0}, "covars_prior must be a number"),
         ({"means_prior": np.nan, "means_weight": 1.0}, "means_prior"),
         ({"means_weight": -1.0}, "means_weight"),
         ({"means_prior": [1.0, 2.0, 3.0], "means_weight": 1.0}, "means_prior must be a number or"),

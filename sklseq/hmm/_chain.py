@@ -250,10 +250,10 @@ class HMM:
     # -- inference: thin covers of the kernels
 
     @contextmanager
-    def evidence(self, X, states=None) -> Iterator[np.ndarray]:
+    def _log_obs(self, X, states=None) -> Iterator[np.ndarray]:
         """log p(x_t | s_t = k) (n, K), for the length of the ``with`` block.
 
-        -inf where `states` (n,) says another one than k; -1 says none.  The chain then works on the
+        Known `states` (n,), -1 for none, leave the other states -inf: the chain then works on the
         joint probability of X and the known states.
         """
         with scratch(X.shape[0], self.n_components) as log_obs:
@@ -267,7 +267,7 @@ class HMM:
         """(P(s_t | x_1..x_t) (n, K), log p(x_t | x_<t) (n,))."""
         filtered = np.empty((X.shape[0], self.n_components))
         log_increments = np.empty(len(filtered))
-        with self.evidence(X, states) as log_obs:
+        with self._log_obs(X, states) as log_obs:
             kernels.forward(
                 self.startprob, self.transmat, log_obs, offsets, filtered, log_increments
             )
@@ -280,7 +280,7 @@ class HMM:
         final = np.empty((len(offsets) - 1, n_states))
         size = SCORE_BLOCK if n_states <= 16 else max(1024, SCORE_BLOCK * 16 // n_states)
         if X.shape[0] <= size or len(offsets) > 2:
-            with self.evidence(X) as log_obs:
+            with self._log_obs(X) as log_obs:
                 kernels.log_likelihood(
                     self.startprob, self.transmat, log_obs, offsets, totals, final
                 )
@@ -291,22 +291,22 @@ class HMM:
         for start in range(0, X.shape[0], size):
             block = X[start : start + size]
             ends = np.array([0, block.shape[0]])
-            with self.evidence(block) as log_obs:
+            with self._log_obs(block) as log_obs:
                 kernels.log_likelihood(startprob, self.transmat, log_obs, ends, totals, final)
             parts.append(totals[0])
             startprob = final[0] @ self.transmat
         return np.array([fsum(parts)]), final
 
-    def posteriors(self, X, offsets, states=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def posteriors(self, X, offsets) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(P(s_t | x) (n, K), expected transitions (K, K), log p(x) of each sequence (S,))."""
         posteriors = np.empty((X.shape[0], self.n_components))
-        return posteriors, *self._smooth(X, offsets, posteriors, states)
+        return posteriors, *self._smooth(X, offsets, posteriors)
 
     def _smooth(self, X, offsets, posteriors, states=None) -> tuple[np.ndarray, np.ndarray]:
         """OUT posteriors (n, K). (expected transitions (K, K), log p(x) of each sequence (S,))."""
         transitions = np.zeros_like(self.transmat)
         totals = np.empty(len(offsets) - 1)
-        with self.evidence(X, states) as log_obs:
+        with self._log_obs(X, states) as log_obs:
             kernels.forward_backward(
                 self.startprob, self.transmat, log_obs, offsets, posteriors, transitions, totals
             )
@@ -320,7 +320,7 @@ class HMM:
     def log_backward(self, X, offsets) -> np.ndarray:
         """log p(x_{t+1}..x_n | s_t), (n, K)."""
         log_backward = np.empty((X.shape[0], self.n_components))
-        with self.evidence(X) as log_obs:
+        with self._log_obs(X) as log_obs:
             kernels.backward(self.transmat, log_obs, offsets, log_backward)
         return log_backward
 
@@ -330,7 +330,7 @@ class HMM:
         totals = np.empty(len(offsets) - 1)
         with np.errstate(divide="ignore"):
             log_start, log_trans = np.log(self.startprob), np.log(self.transmat)
-        with self.evidence(X) as log_obs:
+        with self._log_obs(X) as log_obs:
             kernels.viterbi(log_start, log_trans, log_obs, offsets, states, totals)
         return states, totals
 
@@ -343,7 +343,7 @@ class HMM:
         totals = np.empty((len(offsets) - 1, n_paths))
         with np.errstate(divide="ignore"):
             log_start, log_trans = np.log(self.startprob), np.log(self.transmat)
-        with self.evidence(X) as log_obs:
+        with self._log_obs(X) as log_obs:
             list_viterbi(log_start, log_trans, log_obs, offsets, states, totals)
         return states, totals
 
@@ -354,7 +354,7 @@ class HMM:
         moves = self.transmat[states[:-1], states[1:]][~first[1:]]
         with np.errstate(divide="ignore"):
             log_moves = np.log(moves).sum() + np.log(self.startprob[states[first]]).sum()
-        with self.evidence(X) as log_obs:
+        with self._log_obs(X) as log_obs:
             return float(log_moves + np.take_along_axis(log_obs, states[:, None], axis=1).sum())
 
     def sample_posterior(self, X, offsets, uniforms) -> np.ndarray:

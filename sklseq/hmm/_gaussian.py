@@ -290,7 +290,8 @@ class GaussianHMM(BaseHMM):
     The priors on means and covariances are conjugate, a normal-Wishart distribution of mean and
     precision: the posterior mode of the mean is (w m + sum of x) / (w + n) and that of the
     covariance (v C + w (mean - m)(mean - m)' + scatter) / (v + n), with weights w and v.  They are
-    part of ``objectives_``, so that every EM iteration raises it.
+    part of ``objectives_``, so that every EM iteration raises it.  The prior is proper where both
+    weights are positive; a weight of 0 leaves its parameter flat.
 
     References
     ----------

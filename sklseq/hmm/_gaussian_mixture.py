@@ -66,7 +66,8 @@ class GaussianMixtureEmission(Emission):
         for k, (means, covars) in enumerate(zip(self.means, self.covars)):
             joint = np.empty((len(X), len(means)))
             self.type.log_density(X, means, covars, joint)
-            yield joint + log_weights[k]
+            joint += log_weights[k]
+            yield joint
 
     def statistics(self, X, posteriors) -> MixtureSums:
         weights, moments = [], []

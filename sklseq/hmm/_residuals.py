@@ -10,6 +10,8 @@ from scipy.special import logsumexp, ndtri_exp
 from sklseq._sequences import Sequences
 from sklseq.hmm._chain import HMM
 
+BLOCK = 8_192  # steps whose distribution functions exist at a time
+
 
 class PseudoResiduals(NamedTuple):
     """Standard normal quantiles of the probability levels of the observations.
@@ -29,17 +31,26 @@ class PseudoResiduals(NamedTuple):
 
 def pseudo_residuals(model: HMM, sequences: Sequences, *, ordinary: bool) -> PseudoResiduals:
     """Residuals given the steps before, or given all other steps (`ordinary`)."""
-    log_weights = _log_state_weights(model, sequences, ordinary)[:, :, None]
+    log_weights = _log_state_weights(model, sequences, ordinary)
+    result = PseudoResiduals(*(np.empty(sequences.X.shape) for _ in range(3)))
+    for start in range(0, sequences.n_steps, BLOCK):
+        rows = slice(start, start + BLOCK)
+        block = _of_rows(model, sequences.X[rows], log_weights[rows, :, None])
+        for whole, part in zip(result, block):
+            whole[rows] = part
+    return result
+
+
+def _of_rows(model: HMM, X, log_weights) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(middle, lower, upper), (n, D); log_weights (n, K, 1)."""
     below, upto, beyond, onward = (
-        logsumexp(log_weights + tail, axis=1) for tail in model.emission.log_tails(sequences.X)
+        logsumexp(log_weights + tail, axis=1) for tail in model.emission.log_tails(X)
     )
     halved = np.log(0.5)
     with np.errstate(invalid="ignore"):  # NaN where X is missing
         middle = _normal_quantile(np.logaddexp(below, upto) + halved,
                                   np.logaddexp(beyond, onward) + halved)  # fmt: skip
-    return PseudoResiduals(
-        middle, _normal_quantile(below, onward), _normal_quantile(upto, beyond)
-    )
+    return middle, _normal_quantile(below, onward), _normal_quantile(upto, beyond)
 
 
 def _log_state_weights(model: HMM, sequences: Sequences, ordinary: bool) -> np.ndarray:
