@@ -1,0 +1,223 @@
+// Small dense matrices, row-major, no allocation.  Included once per instruction set, inside a
+// namespace: no include guard, no includes.
+
+// A block of W columns of x := (x - sum_l c[l] y[l, :]) * scale, kept in registers.
+template <int W>
+inline void eliminate_block(int terms, const double* c, Index c_stride, const double* y, Index ld,
+                            double* x, double scale) {
+    double acc[W];
+    for (int j = 0; j < W; ++j) acc[j] = x[j];
+    for (int l = 0; l < terms; ++l) {
+        const double factor = c[l * c_stride];
+        const double* row = y + l * ld;
+        for (int j = 0; j < W; ++j) acc[j] -= factor * row[j];
+    }
+    for (int j = 0; j < W; ++j) x[j] = acc[j] * scale;
+}
+
+inline void eliminate(int n, int terms, const double* c, Index c_stride, const double* y, Index ld,
+                      double* x, double scale) {
+    int j = 0;
+    for (; j + 32 <= n; j += 32) eliminate_block<32>(terms, c, c_stride, y + j, ld, x + j, scale);
+    for (; j + 16 <= n; j += 16) eliminate_block<16>(terms, c, c_stride, y + j, ld, x + j, scale);
+    for (; j + 8 <= n; j += 8) eliminate_block<8>(terms, c, c_stride, y + j, ld, x + j, scale);
+    for (; j + 4 <= n; j += 4) eliminate_block<4>(terms, c, c_stride, y + j, ld, x + j, scale);
+    for (; j < n; ++j) eliminate_block<1>(terms, c, c_stride, y + j, ld, x + j, scale);
+}
+
+// out = x' M (M: (n, m)), that is sum_l x[l] M[l, :]
+inline void vector_matrix(int n, int m, const double* x, const double* M, double* out) {
+    std::memset(out, 0, m * sizeof(double));
+    eliminate(m, n, x, 1, M, m, out, -1.0);
+}
+
+// out = base + M x, one dot product a row
+inline void add_matrix_vector(int n, int m, const double* M, const double* x, const double* base,
+                              double* out) {
+    for (int i = 0; i < n; ++i) {
+        const double* row = M + static_cast<Index>(i) * m;
+        double even = 0.0, odd = 0.0;
+        int j = 0;
+        for (; j + 2 <= m; j += 2) {
+            even += row[j] * x[j];
+            odd += row[j + 1] * x[j + 1];
+        }
+        if (j < m) even += row[j] * x[j];
+        out[i] = (base ? base[i] : 0.0) + (even + odd);
+    }
+}
+
+// C (m, n) = alpha op(A) op(B) + beta C, inner dimension r
+inline void multiply(Gemm gemm, bool ta, bool tb, int m, int n, int r, double alpha,
+                     const double* A, const double* B, double beta, double* C) {
+    if (m > 12 || n > 12 || r > 12) {
+        char fa = tb ? 'T' : 'N', fb = ta ? 'T' : 'N';
+        int lda = tb ? r : n, ldb = ta ? m : r;
+        gemm(&fa, &fb, &n, &m, &r, &alpha, const_cast<double*>(B), &lda, const_cast<double*>(A),
+             &ldb, &beta, C, &n);
+        return;
+    }
+    for (int i = 0; i < m; ++i) {
+        for (int j = 0; j < n; ++j) {
+            double acc = 0.0;
+            for (int l = 0; l < r; ++l)
+                acc += (ta ? A[l * m + i] : A[i * r + l]) * (tb ? B[j * r + l] : B[l * n + j]);
+            C[i * n + j] = alpha * acc + (beta == 0.0 ? 0.0 : beta * C[i * n + j]);
+        }
+    }
+}
+
+inline void symmetrise(int d, double* P) {
+    for (int i = 0; i < d; ++i)
+        for (int j = 0; j < i; ++j)
+            P[i * d + j] = P[j * d + i] = 0.5 * (P[i * d + j] + P[j * d + i]);
+}
+
+// Upper U with U'U = P in place of P's upper triangle; a pivot that has vanished gives a zero row.
+// Returns the smallest pivot relative to its diagonal entry.
+inline double cholesky(int d, double* P) {
+    double worst = 1.0;
+    for (int i = 0; i < d; ++i) {
+        double* row = P + static_cast<Index>(i) * d;
+        const double diagonal = row[i];
+        eliminate(d - i, i, P + i, d, P + i, d, row + i, 1.0);
+        const double pivot = row[i];
+        // not (pivot > ...) also catches NaN
+        if (!(pivot > 1e-14 * diagonal)) {
+            worst = diagonal > 0.0 || !(diagonal == 0.0) ? 0.0 : worst;
+            for (int j = i; j < d; ++j) row[j] = 0.0;
+            continue;
+        }
+        worst = std::min(worst, pivot / diagonal);
+        const double scale = 1.0 / std::sqrt(pivot);
+        for (int j = i; j < d; ++j) row[j] *= scale;
+    }
+    return worst;
+}
+
+// X (d, n) := (U'U)^-1 X; zero rows of U give zero rows of X
+inline void cholesky_solve(int d, int n, const double* U, double* X) {
+    for (int i = 0; i < d; ++i) {
+        const double pivot = U[i * d + i];
+        eliminate(n, i, U + i, d, X, n, X + static_cast<Index>(i) * n,
+                  pivot > 0.0 ? 1.0 / pivot : 0.0);
+    }
+    for (int i = d - 1; i >= 0; --i) {
+        const double pivot = U[i * d + i];
+        const Index next = i + 1;
+        eliminate(n, d - 1 - i, U + i * d + next, 1, X + next * n, n,
+                  X + static_cast<Index>(i) * n, pivot > 0.0 ? 1.0 / pivot : 0.0);
+    }
+}
+
+// A root R (d, d) with R'R = P for a positive semi-definite P: Cholesky of the correlations with
+// diagonal pivoting, so that tiny and huge variances are kept alike.  work: d * d + 2 d
+inline void semidefinite_root(int d, const double* P, double* R, double* work) {
+    double* C = work;
+    double* scale = work + d * d;
+    double* used = scale + d;
+    for (int i = 0; i < d; ++i) {
+        scale[i] = P[i * d + i] > 0.0 ? std::sqrt(P[i * d + i]) : 0.0;
+        used[i] = 0.0;
+    }
+    for (int i = 0; i < d; ++i)
+        for (int j = 0; j < d; ++j)
+            C[i * d + j] = scale[i] * scale[j] > 0.0 ? P[i * d + j] / scale[i] / scale[j] : 0.0;
+    std::memset(R, 0, sizeof(double) * d * d);
+    for (int row = 0; row < d; ++row) {
+        int best = -1;
+        for (int i = 0; i < d; ++i)
+            if (used[i] == 0.0 && (best < 0 || C[i * d + i] > C[best * d + best])) best = i;
+        if (!(C[best * d + best] > 4.0 * d * EPS)) break;
+        const double pivot = std::sqrt(C[best * d + best]);
+        used[best] = 1.0;
+        double* out = R + static_cast<Index>(row) * d;
+        for (int j = 0; j < d; ++j)
+            if (used[j] == 0.0 || j == best) out[j] = C[best * d + j] / pivot;
+        for (int i = 0; i < d; ++i)
+            if (used[i] == 0.0)
+                for (int j = 0; j < d; ++j)
+                    if (used[j] == 0.0) C[i * d + j] -= out[i] * out[j];
+        for (int j = 0; j < d; ++j) out[j] *= scale[j];
+    }
+}
+
+// Householder triangularisation of M (rows, cols) after sorting its rows by decreasing magnitude
+// (without the sort a vague prior costs twelve digits).  The first `tested` columns are tested for
+// rank: a column that has vanished takes no pivot row, so its rows stay for the columns after it.
+// floors (tested,): a further absolute threshold, or null.  pivot_row (tested,): row of the pivot,
+// or -1.  Returns the rank of the tested columns; rows from there on are triangular in the rest.
+// work: rows + cols + rows * cols
+inline int triangularise(int rows, int cols, double* M, int tested, const double* floors,
+                         int* pivot_row, double* work) {
+    double* magnitude = work;
+    double* w = work + rows;
+    double* copy = w + cols;
+    std::memcpy(copy, M, sizeof(double) * rows * cols);
+    for (int i = 0; i < rows; ++i) {
+        double top = 0.0;
+        for (int j = 0; j < cols; ++j) top = std::max(top, std::fabs(copy[i * cols + j]));
+        magnitude[i] = top;
+    }
+    // insertion by selection of the largest: rows are few
+    for (int i = 0; i < rows; ++i) {
+        int best = i;
+        for (int l = i + 1; l < rows; ++l)
+            if (magnitude[l] > magnitude[best]) best = l;
+        if (best != i) {
+            std::swap(magnitude[i], magnitude[best]);
+            for (int j = 0; j < cols; ++j) std::swap(copy[i * cols + j], copy[best * cols + j]);
+        }
+    }
+    std::memcpy(M, copy, sizeof(double) * rows * cols);
+    int r = 0, rank = 0;
+    for (int c = 0; c < cols; ++c) {
+        if (c < tested) pivot_row[c] = -1;
+        if (r >= rows) continue;
+        double top = 0.0;
+        for (int i = r; i < rows; ++i) top = std::max(top, std::fabs(M[i * cols + c]));
+        double threshold = 0.0;
+        if (c < tested) {
+            threshold = 8.0 * EPS * magnitude[r];
+            if (floors) threshold = std::max(threshold, floors[c]);
+        }
+        double norm = 0.0;
+        if (top > 0.0) {
+            for (int i = r; i < rows; ++i) {
+                const double x = M[i * cols + c] / top;
+                norm += x * x;
+            }
+            norm = top * std::sqrt(norm);
+        }
+        if (!(norm > threshold)) {
+            for (int i = r; i < rows; ++i) M[i * cols + c] = 0.0;
+            if (c < tested) continue;
+            ++r;
+            continue;
+        }
+        const double head = M[r * cols + c];
+        const double alpha = head > 0.0 ? -norm : norm;
+        // v = column - alpha e_r, beta = 2 / v'v = 1 / (norm (norm + |head|))
+        M[r * cols + c] = head - alpha;
+        const double beta = 1.0 / (norm * (norm + std::fabs(head)));
+        for (int j = c + 1; j < cols; ++j) w[j] = 0.0;
+        for (int i = r; i < rows; ++i) {
+            const double v = M[i * cols + c];
+            if (v == 0.0) continue;
+            for (int j = c + 1; j < cols; ++j) w[j] += v * M[i * cols + j];
+        }
+        for (int i = r; i < rows; ++i) {
+            const double v = beta * M[i * cols + c];
+            if (v == 0.0) continue;
+            for (int j = c + 1; j < cols; ++j) M[i * cols + j] -= v * w[j];
+        }
+        M[r * cols + c] = alpha;
+        for (int i = r + 1; i < rows; ++i) M[i * cols + c] = 0.0;
+        if (c < tested) {
+            pivot_row[c] = r;
+            ++rank;
+        }
+        ++r;
+    }
+    return rank;
+}
