@@ -1,3 +1,15 @@
-"""Sequence models for scikit-learn."""
+"""Sequence models for scikit-learn: everything with a hidden state that evolves."""
+
+from sklseq.hmm import CategoricalHMM, GaussianHMM, PoissonHMM
+from sklseq.preprocessing import Stepwise, concat_sequences, split_sequences
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "CategoricalHMM",
+    "GaussianHMM",
+    "PoissonHMM",
+    "Stepwise",
+    "concat_sequences",
+    "split_sequences",
+]

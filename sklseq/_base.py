@@ -1,0 +1,230 @@
+"""The scikit-learn face that every step-level model shares: HMMs and state-space models.
+
+What only concerns how data comes in and results go out is here; what a method computes is in the
+wings.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import contextmanager
+
+import numpy as np
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    DensityMixin,
+    TransformerMixin,
+)
+from sklearn.utils.validation import check_is_fitted
+
+from sklseq._sequences import Sequences, check_sequences, limit_threads
+
+
+class BaseSequenceModel(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator, ABC
+):
+    """A probability model of sequences, fitted and asked step by step.
+
+    Subclasses have ``fit``, ``predict``, ``transform``, ``score_samples``, ``score_sequences`` and
+    ``_n_free_parameters``.
+    """
+
+    # Requested by default, so that users never call set_fit_request and its like.
+    __metadata_request__fit = {"groups": True}
+    __metadata_request__score = {"groups": True}
+    __metadata_request__predict = {"groups": True}
+    __metadata_request__transform = {"groups": True}
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.n_components
+
+    def _check_X(self, X, groups=None, lengths=None, *, y=None, reset=False) -> Sequences:
+        """The door; a family that codes its data differently inside overrides `_encode`."""
+        if not reset:
+            check_is_fitted(self)
+        sequences = check_sequences(self, X, y=y, groups=groups, lengths=lengths, reset=reset)
+        return self._encode(sequences, reset)
+
+    def _encode(self, sequences: Sequences, reset: bool) -> Sequences:
+        return sequences
+
+    @abstractmethod
+    def _n_free_parameters(self) -> int: ...
+
+    @contextmanager
+    def _unchanged_on_error(self):
+        """A fit that fails leaves a fitted estimator as it was."""
+        before = dict(vars(self))
+        try:
+            yield
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    def fit_transform(self, X, y=None, *, groups=None, lengths=None):
+        """Fit, then transform the same data.
+
+        Parameters
+        ----------
+        X, y, groups, lengths
+            As in ``fit``.
+
+        Returns
+        -------
+        ndarray of shape (n_steps, n_components), stacked or object array as X was
+            As of ``transform``.
+        """
+        # TransformerMixin's own drops groups and lengths on the way to transform
+        fitted = self.fit(X, y, groups=groups, lengths=lengths)
+        return fitted.transform(X, groups=groups, lengths=lengths)
+
+    def fit_predict(self, X, y=None, *, groups=None, lengths=None):
+        """Fit, then predict the same data.
+
+        Parameters
+        ----------
+        X, y, groups, lengths
+            As in ``fit``.
+
+        Returns
+        -------
+        ndarray of shape (n_steps, ...), stacked or object array as X was
+            As of ``predict``.
+        """
+        fitted = self.fit(X, y, groups=groups, lengths=lengths)
+        return fitted.predict(X, groups=groups, lengths=lengths)
+
+    def score(self, X, y=None, sample_weight=None, *, groups=None, lengths=None) -> float:
+        """Mean log-likelihood per step, in nats.
+
+        Comparable between folds of different length, unlike the total, which is
+        ``score_sequences(X).sum()``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_steps, n_features), or a collection of such
+        y : ignored
+            For the scikit-learn interface; its length is checked.
+        sample_weight : array-like of shape (n_samples,), default=None
+            One weight per step (flat X) or per sequence (collection):
+            the score is then sum(w * l) / sum(w * n).
+        groups : array-like of shape (n_steps,), default=None
+            A new sequence starts where it changes.
+        lengths : array-like of int, default=None
+            The number of steps of each sequence.
+
+        Returns
+        -------
+        float
+            -inf if a sequence is impossible under the model.
+        """
+        sequences = self._check_X(X, groups, lengths, y=y)
+        with limit_threads(sequences.n_steps):
+            if sample_weight is None:
+                return float(self._sequence_scores(sequences).sum() / sequences.n_steps)
+            weights = np.asarray(sample_weight, dtype=float)
+            if weights.shape != (sequences.n_samples,) or not np.all(weights >= 0):
+                raise ValueError(
+                    f"sample_weight must be {sequences.n_samples} non-negative numbers, one for "
+                    f"each {'step' if sequences.form == 'flat' else 'sequence'} of X, got shape "
+                    f"{weights.shape}."
+                )
+            if not weights.any():
+                raise ValueError("sample_weight must not be zero everywhere.")
+            if sequences.form == "flat":
+                scores, counts = self._step_scores(sequences), np.ones(sequences.n_steps)
+            else:
+                scores, counts = self._sequence_scores(sequences), np.diff(sequences.offsets)
+            used = weights > 0  # 0 * -inf is nobody's score
+            return float(weights[used] @ scores[used] / (weights @ counts))
+
+    def score_samples(self, X, *, groups=None, lengths=None):
+        """Log-likelihood of each step given the steps before it, log p(x_t | x_1..x_{t-1}), nats.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_steps, n_features), or a collection of such
+        groups, lengths : array-like, default=None
+            As in ``score``.
+
+        Returns
+        -------
+        ndarray of shape (n_steps,), stacked or object array as X was
+            Its sum is the log-likelihood.  From the first impossible step of a sequence on: -inf.
+        """
+        sequences = self._check_X(X, groups, lengths)
+        with limit_threads(sequences.n_steps):
+            return sequences.like_input(self._step_scores(sequences))
+
+    def score_sequences(self, X, *, groups=None, lengths=None) -> np.ndarray:
+        """Log-likelihood of each sequence, in nats.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_steps, n_features), or a collection of such
+        groups, lengths : array-like, default=None
+            As in ``score``.
+
+        Returns
+        -------
+        ndarray of shape (n_sequences,)
+        """
+        sequences = self._check_X(X, groups, lengths)
+        with limit_threads(sequences.n_steps):
+            return self._sequence_scores(sequences)
+
+    @abstractmethod
+    def _step_scores(self, sequences: Sequences) -> np.ndarray:
+        """log p(x_t | x_<t), (n_steps,)."""
+
+    @abstractmethod
+    def _sequence_scores(self, sequences: Sequences) -> np.ndarray:
+        """log p(x_1..x_n) of each sequence, (n_sequences,)."""
+
+    def aic(self, X, *, groups=None, lengths=None) -> float:
+        """Akaike's information criterion on X (lower is better).
+
+        -2 log-likelihood + 2 x number of free parameters; structural zeros, fixed parameters and
+        gauge freedom are not counted (Akaike 1974).
+
+        Parameters
+        ----------
+        X : array-like of shape (n_steps, n_features), or a collection of such
+        groups, lengths : array-like, default=None
+            As in ``score``.
+
+        Returns
+        -------
+        float
+            In nats, times two.
+        """
+        total = self.score_sequences(X, groups=groups, lengths=lengths).sum()
+        return float(2 * self._n_free_parameters() - 2 * total)
+
+    def bic(self, X, *, groups=None, lengths=None) -> float:
+        """Bayesian information criterion on X (lower is better).
+
+        -2 log-likelihood + log(n_steps) x number of free parameters (Schwarz 1978).
+
+        Parameters
+        ----------
+        X : array-like of shape (n_steps, n_features), or a collection of such
+        groups, lengths : array-like, default=None
+            As in ``score``.
+
+        Returns
+        -------
+        float
+            In nats, times two.
+        """
+        sequences = self._check_X(X, groups, lengths)
+        total = self._sequence_scores(sequences).sum()
+        return float(np.log(sequences.n_steps) * self._n_free_parameters() - 2 * total)

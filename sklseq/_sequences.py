@@ -1,0 +1,445 @@
+"""The input door: every form of X becomes ``Sequences``, and every output goes back the same way.
+
+A *step* is one row of features, a *sequence* a 2-D array ``(n_steps, n_features)``.  Inside the
+package data is always a concatenation of sequences and the offsets of their first rows, as CSR has
+data and indptr.  The wording of every error about input is in this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import joblib
+import numpy as np
+from joblib.parallel import SequentialBackend, ThreadingBackend, get_active_backend
+from scipy import sparse
+from sklearn import get_config
+from sklearn.utils import check_array, get_tags
+from sklearn.utils.validation import validate_data
+from threadpoolctl import ThreadpoolController
+
+SHARD_STEPS = 16_384  # fixed: results may not depend on the number of workers
+BLAS_LIMIT_STEPS = 4_096  # below this BLAS stays on one thread by itself
+
+
+class Sequences(NamedTuple):
+    """Several sequences as one array.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n_steps, n_features), C-contiguous, or CSR array
+        The rows of all sequences, one sequence after the other.
+    offsets : ndarray of shape (n_sequences + 1,), dtype intp
+        Sequence i is ``X[offsets[i]:offsets[i + 1]]``.
+    form : {"flat", "stacked", "list"}
+        What the caller gave: a 2-D X, a 3-D array, or a list of sequences.
+    aligned : tuple of ndarray, each of shape (n_steps, ...)
+        What else belongs to the rows (inputs, known states); shards cut it as they cut X.
+    """
+
+    X: Any
+    offsets: np.ndarray
+    form: str = "flat"
+    aligned: tuple = ()
+
+    @property
+    def n_steps(self) -> int:
+        return self.X.shape[0]
+
+    @property
+    def n_sequences(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def n_samples(self) -> int:
+        """What scikit-learn counts: rows of a flat X, sequences of a collection."""
+        return self.n_steps if self.form == "flat" else self.n_sequences
+
+    def like_input(self, values: np.ndarray, axis: int = 0) -> np.ndarray:
+        """Give row-aligned values the form of the input.
+
+        Flat in, array out; 3-D in, stacked out; a list in, a 1-D object array of arrays out (a
+        ragged list would break ``cross_val_predict``).  `axis` is the axis of the rows.
+        """
+        if self.form == "flat":
+            return values
+        if self.form == "stacked":
+            before, after = values.shape[:axis], values.shape[axis + 1 :]
+            stacked = values.reshape(*before, self.n_sequences, -1, *after)
+            return np.moveaxis(stacked, axis, 0)
+        parts = np.split(values, self.offsets[1:-1], axis=axis)
+        result = np.empty(len(parts), dtype=object)
+        for i, part in enumerate(parts):
+            result[i] = part
+        return result
+
+
+def check_sequences(
+    estimator, X, *, y=None, groups=None, lengths=None, reset: bool = False
+) -> Sequences:
+    """Validate X in any of its forms; what it may hold is read off the estimator's tags.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Gets ``n_features_in_`` and ``feature_names_in_`` when `reset` is True, else is checked
+        against them.
+    X : array-like (n_steps, n_features), or a collection of such
+        See "Sequences and cross-validation" in the user guide.
+    y : array-like of shape (n_samples,), default=None
+        Only its length is looked at.
+    groups : array-like of shape (n_steps,), default=None
+        A new sequence starts where it changes.  With a collection: of length n_sequences, ignored.
+    lengths : array-like of positive int, default=None
+        The number of steps of each sequence.
+    reset : bool, default=False
+        True in ``fit``.
+
+    Returns
+    -------
+    Sequences
+
+    Raises
+    ------
+    ValueError
+        Names the argument or the sequence, the rule and the value got.
+    """
+    if groups is not None and lengths is not None:
+        raise ValueError("groups and lengths both say where sequences start: pass one of them.")
+    if is_collection(X):
+        sequences = _from_collection(estimator, X, groups, lengths, reset)
+    else:
+        X = validate_data(estimator, X, reset=reset, **_array_rules(estimator))
+        offsets = _flat_offsets(X.shape[0], groups, lengths)
+        sequences = Sequences(_canonical(X), offsets)
+    if y is not None:
+        _check_y(y, sequences)
+    return sequences
+
+
+def align_rows(sequences: Sequences, values, name: str, *, dtype, n_columns=None) -> np.ndarray:
+    """Validate what comes beside X, one row a step, in the form that X has.
+
+    `n_columns=None` asks for one value a step; the result is then ``(n_steps,)``, else
+    ``(n_steps, n_columns)``.  NaN is let through.
+    """
+    if sequences.form != "flat":
+        if len(values) != sequences.n_sequences:
+            raise ValueError(
+                f"{name} must hold one array for each sequence of X: got {len(values)} for "
+                f"{sequences.n_sequences} sequences."
+            )
+        for i, (part, steps) in enumerate(zip(values, np.diff(sequences.offsets))):
+            if len(part) != steps:
+                raise ValueError(
+                    f"{name} must have one row for each step: sequence {i} has {steps} steps, "
+                    f"its {name} {len(part)} rows."
+                )
+        values = np.concatenate([np.asarray(part) for part in values])
+    values = check_array(
+        values, ensure_2d=False, allow_nd=False, dtype=dtype, order="C", input_name=name,
+        ensure_all_finite="allow-nan" if np.issubdtype(dtype, np.floating) else True,
+    )  # fmt: skip
+    if n_columns is not None and values.ndim == 1:
+        values = values[:, None]
+    expected = (sequences.n_steps,) if n_columns is None else (sequences.n_steps, n_columns)
+    if values.shape != expected:
+        raise ValueError(
+            f"{name} must have one row for each step of X: expected shape {expected}, "
+            f"got {values.shape}."
+        )
+    return values
+
+
+# ---------------------------------------------------------------------------------------------
+# The forms
+
+
+def _array_rules(estimator) -> dict:
+    tags = get_tags(estimator).input_tags
+    return {
+        "dtype": np.float64,
+        "order": "C",
+        "accept_sparse": "csr" if tags.sparse else False,
+        "ensure_all_finite": "allow-nan" if tags.allow_nan else True,
+        "ensure_non_negative": tags.positive_only,
+    }
+
+
+def _canonical(X):
+    """CSR with summed, sorted entries; a dense array as it is."""
+    if sparse.issparse(X):
+        X = sparse.csr_array(X)
+        X.sum_duplicates()
+    return X
+
+
+def _n_dims(item) -> int:
+    shape = getattr(item, "shape", None)
+    if shape is not None:
+        return len(shape)
+    if isinstance(item, list | tuple):
+        return 1 + (_n_dims(item[0]) if len(item) else 0)
+    return 0
+
+
+def is_collection(X) -> bool:
+    """Whether X is several sequences (a list of 2-D items, a 3-D array) and not one array."""
+    if isinstance(X, np.ndarray):
+        if X.ndim == 3:
+            return True
+        candidate = X.ndim == 1 and X.dtype == object
+    else:
+        candidate = isinstance(X, list | tuple)
+    if not candidate:
+        return False
+    if len(X) == 0:
+        raise ValueError("X is an empty collection: at least one sequence is required.")
+    dims = _n_dims(X[0])
+    if dims == 1 and any(_n_dims(item) != 1 or len(item) != len(X[0]) for item in X):
+        raise ValueError(
+            "X is a list of 1-D items of different lengths, which is neither a 2-D array nor a "
+            "list of sequences. If each item is a sequence of scalars, make it 2-D with "
+            "item.reshape(-1, 1)."
+        )
+    return dims == 2
+
+
+def _from_collection(estimator, X, groups, lengths, reset) -> Sequences:
+    if lengths is not None:
+        raise ValueError(
+            "lengths goes with a flat 2-D X; X is a collection, whose items are the sequences."
+        )
+    if groups is not None and len(groups) != len(X):
+        raise ValueError(
+            f"With a collection, groups must have one label for each sequence: got {len(groups)} "
+            f"labels for {len(X)} sequences."
+        )
+    form = "stacked" if isinstance(X, np.ndarray) and X.ndim == 3 else "list"
+    if form == "stacked":
+        shape = X.shape
+        if min(shape) == 0:
+            raise ValueError(
+                "A 3-D X must have at least one sequence, one step and one feature: "
+                f"got shape {shape}."
+            )
+        flat = X.reshape(-1, shape[2])
+        offsets = np.arange(shape[0] + 1, dtype=np.intp) * shape[1]
+    else:
+        check_items(X)
+        flat = concatenate(X)
+        offsets = offsets_of(np.fromiter((_shape(item)[0] for item in X), np.intp, len(X)))
+    rules = _array_rules(estimator)
+    if hasattr(X[0], "columns"):  # a frame: its names, then the numbers
+        validate_data(estimator, X[0], reset=reset, skip_check_array=True)
+        flat = check_array(flat, estimator=estimator, input_name="X", **rules)
+    else:
+        flat = validate_data(estimator, flat, reset=reset, **rules)
+    return Sequences(_canonical(flat), offsets, form)
+
+
+def _shape(item) -> tuple:
+    shape = getattr(item, "shape", None)
+    return np.shape(item) if shape is None else shape
+
+
+def check_items(items) -> None:
+    """Every item of a collection: 2-D, not empty, as many (and the same) columns as the first."""
+    first = _shape(items[0])
+    columns = list(items[0].columns) if hasattr(items[0], "columns") else None
+    for i, item in enumerate(items):
+        shape = _shape(item)
+        if len(shape) != 2:
+            raise ValueError(
+                f"Sequence {i} of X must be 2-D (n_steps, n_features), got {len(shape)}-D."
+            )
+        if shape[0] == 0:
+            raise ValueError(f"Sequence {i} of X is empty: at least one step is required.")
+        if shape[1] != first[1]:
+            raise ValueError(
+                f"All sequences must have the same number of features: sequence {i} has "
+                f"{shape[1]}, sequence 0 has {first[1]}."
+            )
+        if columns is not None and list(getattr(item, "columns", columns)) != columns:
+            raise ValueError(
+                f"All sequences must have the same columns in the same order: sequence {i} has "
+                f"{list(item.columns)}, sequence 0 has {columns}."
+            )
+
+
+def concatenate(items):
+    """The rows of all sequences, one after the other."""
+    if isinstance(items, np.ndarray) and items.ndim == 3:
+        return items.reshape(-1, items.shape[2])
+    if any(sparse.issparse(item) for item in items):
+        return sparse.vstack([sparse.csr_array(item) for item in items], format="csr")
+    if hasattr(items[0], "columns"):
+        # check_array turns a frame's own missing values into NaN
+        items = [
+            check_array(item, dtype="numeric", ensure_all_finite=False, input_name="X")
+            for item in items
+        ]
+    return np.concatenate([np.asarray(item) for item in items])
+
+
+def offsets_of(lengths: np.ndarray) -> np.ndarray:
+    """First row of each sequence, and the number of rows at the end."""
+    offsets = np.zeros(len(lengths) + 1, dtype=np.intp)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def _flat_offsets(n_steps: int, groups, lengths) -> np.ndarray:
+    if groups is not None:
+        return group_offsets(groups, n_steps)
+    if lengths is not None:
+        return length_offsets(lengths, n_steps)
+    return np.array([0, n_steps], dtype=np.intp)
+
+
+def length_offsets(lengths, n_steps: int) -> np.ndarray:
+    """Offsets of sequences of given lengths, which must be positive and sum to n_steps."""
+    lengths = np.asarray(lengths)
+    if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or np.any(lengths < 1):
+        raise ValueError(f"lengths must be a 1-D array of positive integers, got {lengths!r}.")
+    if lengths.sum() != n_steps:
+        raise ValueError(
+            f"lengths must sum to the number of rows of X: they sum to {lengths.sum()}, X has "
+            f"{n_steps} rows. (Cross-validation cannot slice lengths: give it a list of sequences, "
+            "or groups with a group-aware splitter.)"
+        )
+    return offsets_of(lengths)
+
+
+def group_offsets(groups, n_steps: int) -> np.ndarray:
+    """Offsets of the runs of equal labels; a label that comes back later is an error."""
+    groups = np.asarray(groups)
+    if groups.ndim == 2 and groups.shape[1] == 1:  # a one-column frame
+        groups = groups[:, 0]
+    if groups.shape != (n_steps,):
+        raise ValueError(
+            f"groups must have one label for each row of X: expected shape ({n_steps},), "
+            f"got {groups.shape}."
+        )
+    if groups.dtype.kind == "f" and np.isnan(groups).any():
+        raise ValueError(f"groups has NaN at row {np.flatnonzero(np.isnan(groups))[0]}.")
+    starts = np.flatnonzero(groups[1:] != groups[:-1]) + 1
+    seen = set()
+    for row in [0, *starts.tolist()]:
+        label = groups[row]
+        if label in seen:
+            raise ValueError(
+                f"The rows of a group must be contiguous: label {label!r} comes back at row {row}. "
+                "Sort the rows by group, keeping their order in time."
+            )
+        seen.add(label)
+    return np.concatenate([[0], starts, [n_steps]]).astype(np.intp)
+
+
+def _check_y(y, sequences: Sequences) -> None:
+    if not hasattr(y, "__len__"):
+        y = np.asarray(y)
+        if y.ndim == 0:
+            raise ValueError(f"y must be array-like, got {y!r}.")
+    n_labels = y.shape[0] if hasattr(y, "shape") else len(y)
+    if n_labels == sequences.n_samples:
+        return
+    unit = "row" if sequences.form == "flat" else "sequence"
+    message = (
+        f"y must have one entry for each {unit} of X: got {n_labels} for {sequences.n_samples}."
+    )
+    if n_labels < sequences.n_samples and _sums_to(y, sequences.n_steps):
+        message += " It looks like hmmlearn's positional lengths: pass it as lengths=."
+    raise ValueError(message)
+
+
+def _sums_to(values, total: int) -> bool:
+    try:
+        values = np.asarray(values)
+    except ValueError:  # ragged
+        return False
+    return values.ndim == 1 and values.dtype.kind in "iu" and values.sum() == total
+
+
+def refuse_frame_output(estimator) -> None:
+    """A collection has no frame: scikit-learn would build a nonsense one out of an object array."""
+    # the configuration that set_output leaves on the estimator has no public reader
+    config = getattr(estimator, "_sklearn_output_config", {})
+    container = config.get("transform", get_config()["transform_output"])
+    if container != "default":
+        raise ValueError(
+            f"set_output(transform={container!r}) needs a flat 2-D X (with groups= or lengths= for "
+            "several sequences); X is a collection."
+        )
+
+
+# ---------------------------------------------------------------------------------------------
+# Shards: fixed pieces of whole sequences, for cores and machines
+
+
+def iterate_shards(sequences: Sequences) -> Iterator[Sequences]:
+    """Cut into pieces of whole sequences, of about SHARD_STEPS steps; depends on the data only."""
+    X, offsets, _, aligned = sequences
+    window = offsets[:-1] // SHARD_STEPS
+    firsts = np.concatenate([[0], np.flatnonzero(np.diff(window)) + 1, [len(window)]])
+    for first, last in zip(firsts[:-1], firsts[1:]):
+        rows = slice(offsets[first], offsets[last])
+        yield Sequences(
+            X[rows],
+            offsets[first : last + 1] - offsets[first],
+            "list",
+            tuple(array[rows] for array in aligned),
+        )
+
+
+def map_shards(
+    function: Callable[..., Any], sequences: Sequences, n_jobs: int | None = None
+) -> list:
+    """``function(X, offsets, *aligned)`` of each shard, in order.
+
+    Threads by default, in a ThreadPoolExecutor over kernels that release the GIL (0.05 ms a call;
+    joblib's threading backend costs 10 ms).  Where the user has chosen a joblib backend
+    (``joblib.parallel_config("dask")``, "ray", "loky"), the shards go there.
+    """
+    if sequences.n_steps <= SHARD_STEPS or sequences.n_sequences == 1:
+        return [function(sequences.X, sequences.offsets, *sequences.aligned)]
+    shards = list(iterate_shards(sequences))
+    backend, _ = get_active_backend(prefer="threads")
+    if not isinstance(backend, ThreadingBackend | SequentialBackend):
+        return joblib.Parallel(n_jobs=n_jobs)(
+            joblib.delayed(function)(X, offsets, *aligned) for X, offsets, _, aligned in shards
+        )
+    n_threads = min(joblib.effective_n_jobs(n_jobs), len(shards))
+    if n_threads == 1:
+        return [function(X, offsets, *aligned) for X, offsets, _, aligned in shards]
+    with ThreadPoolExecutor(n_threads) as pool:
+        return list(pool.map(lambda shard: function(shard.X, shard.offsets, *shard.aligned), shards))
+
+
+def map_rows(function, sequences: Sequences, n_jobs: int | None = None) -> list[np.ndarray]:
+    """As `map_shards` for a function that returns a tuple of arrays: each joined over the shards."""
+    parts = map_shards(function, sequences, n_jobs)
+    if len(parts) == 1:
+        return list(parts[0])
+    return [np.concatenate(column) for column in zip(*parts)]
+
+
+@lru_cache(maxsize=1)
+def _thread_pools() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def limit_threads(n_steps: int | None = None) -> AbstractContextManager:
+    """One BLAS and OpenMP thread while shards are at work: once per fit or call, never per shard.
+
+    BLAS threads inside a loop over time are up to 77 times slower on a busy machine, and the number
+    of threads would change the last bits of the result.  Calls of few steps (`n_steps`) stay on one
+    thread by themselves and are spared the 0.1 ms.
+    """
+    if n_steps is not None and n_steps < BLAS_LIMIT_STEPS:
+        return nullcontext()
+    return _thread_pools().limit(limits=1)

@@ -1,0 +1,106 @@
+"""Checks of constructor parameters and of probabilities given by the user: the error texts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.utils import check_array, check_scalar
+
+PROBABILITY_TOLERANCE = 1e-8
+
+
+def check_em_parameters(estimator) -> None:
+    """The constructor parameters that every estimator fitted by EM has."""
+    check_count(estimator, "n_components", 1)
+    check_count(estimator, "max_iter", 0)
+    check_real(estimator, "tol", 0.0)
+    check_count(estimator, "n_init", 1)
+    check_count(estimator, "verbose", 0)
+    if hasattr(estimator, "reg_covar"):
+        check_real(estimator, "reg_covar", 0.0)
+
+
+def check_count(estimator, name: str, minimum: int) -> int:
+    """An integer parameter with a lower end."""
+    value = getattr(estimator, name)
+    return check_scalar(value, name, Integral, min_val=minimum)
+
+
+def check_real(estimator, name: str, minimum: float, *, boundaries: str = "left") -> float:
+    """A finite real parameter with a lower end (`boundaries="neither"` leaves the end out)."""
+    value = check_scalar(
+        getattr(estimator, name), name, Real, min_val=minimum, include_boundaries=boundaries
+    )
+    if not np.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value!r}.")
+    return value
+
+
+def check_choice(estimator, name: str, choices: Collection[str]) -> str:
+    """A parameter that is one of some words."""
+    value = getattr(estimator, name)
+    if not isinstance(value, str) or value not in choices:
+        words = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"{name} must be one of {words}, got {value!r}.")
+    return value
+
+
+def check_parameter_array(value, name: str, shape: tuple) -> np.ndarray:
+    """A finite float64 array of a given shape, copied; None in `shape` lets any size through."""
+    array = check_array(
+        value, ensure_2d=False, allow_nd=True, dtype=np.float64, order="C", copy=True,
+        ensure_min_samples=0, ensure_min_features=0, input_name=name,
+    ) if np.ndim(value) else np.array(value, dtype=np.float64)  # fmt: skip
+    matches = array.ndim == len(shape) and all(
+        want in (None, got) for want, got in zip(shape, array.shape)
+    )
+    if not matches:
+        wanted = str(shape).replace("None", "any")
+        raise ValueError(f"{name} must have shape {wanted}, got {array.shape}.")
+    return array
+
+
+def check_probabilities(value, name: str, shape: tuple) -> np.ndarray:
+    """Non-negative, each row (last axis) sums to 1; the result sums to 1 to rounding."""
+    array = check_parameter_array(value, name, shape)
+    if np.any(array < 0):
+        raise ValueError(f"{name} must be non-negative, got {array.min()}.")
+    totals = array.sum(axis=-1)
+    worst = np.argmax(np.abs(totals - 1.0))
+    if abs(np.ravel(totals)[worst] - 1.0) > PROBABILITY_TOLERANCE:
+        where = name if array.ndim == 1 else f"Row {worst} of {name}"
+        raise ValueError(f"{where} must sum to 1, got {np.ravel(totals)[worst]}.")
+    return array / totals[..., None]
+
+
+def check_fixed(estimator, shapes: Mapping[str, tuple]) -> dict[str, np.ndarray]:
+    """The `fixed` parameter as a mask for each name it holds; names it does not hold are left out.
+
+    `shapes` has the names that may be fixed and the shape of each (None: only as a whole).  `fixed` is a name, a collection
+    of names, or a dict of name -> boolean mask (True: held at its ``*_init``).
+    """
+    fixed = estimator.fixed
+    if isinstance(fixed, str):
+        fixed = (fixed,)
+    if not isinstance(fixed, Mapping):
+        fixed = dict.fromkeys(fixed, True)
+    masks = {}
+    for name, mask in fixed.items():
+        if name not in shapes:
+            known = ", ".join(repr(choice) for choice in shapes)
+            raise ValueError(f"fixed may hold {known}; got {name!r}.")
+        mask = np.asarray(mask)
+        shape = shapes[name]
+        if mask.dtype != bool or (mask.ndim and mask.shape != shape):
+            wanted = "True" if shape is None else f"a boolean mask of shape {shape}"
+            raise ValueError(
+                f"fixed[{name!r}] must be {wanted}, got dtype {mask.dtype} and shape {mask.shape}."
+            )
+        if getattr(estimator, f"{name}_init") is None:
+            raise ValueError(
+                f"fixed holds {name!r} at its starting value, so {name}_init must be given."
+            )
+        masks[name] = np.broadcast_to(mask, () if shape is None else shape)
+    return masks

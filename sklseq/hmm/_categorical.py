@@ -1,0 +1,375 @@
+"""Categorical emissions: p(x_t | s_t = k) = prod_d emissionprob_d[k, x_td]."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from scipy import sparse
+from sklearn.utils.validation import check_is_fitted
+
+from sklseq._sequences import Sequences
+from sklseq._validation import check_probabilities, check_real
+from sklseq.hmm._base import BaseHMM
+from sklseq.hmm._chain import Emission, estimate_rows, n_free_in_rows
+
+MISSING = -1  # the code of a missing entry
+
+
+@dataclass(frozen=True)
+class CategoricalEmission(Emission):
+    """Independent categorical columns; X holds integer codes (n, D), MISSING for none."""
+
+    tables: tuple[np.ndarray, ...]  # one (K, V_d) a column
+    alpha: float = 0.0
+    held: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def log_prob(self, X):
+        log_prob = 0.0
+        for table, codes in zip(self.tables, X.T):
+            with np.errstate(divide="ignore"):
+                log_table = np.log(table.T)
+            # the row after the last category, which is also row MISSING = -1, says nothing
+            log_table = np.vstack([log_table, np.zeros(len(table))])
+            log_prob = log_prob + log_table[codes]
+        return log_prob
+
+    def statistics(self, X, posteriors) -> tuple[np.ndarray, ...]:
+        """Expected counts (K, V_d) of each column."""
+        n_steps = len(X)
+        counts = []
+        for table, codes in zip(self.tables, X.T):
+            n_categories = table.shape[1]
+            columns = np.where(codes == MISSING, n_categories, codes)
+            one_hot = sparse.csr_array(
+                (np.ones(n_steps), columns, np.arange(n_steps + 1)),
+                shape=(n_steps, n_categories + 1),
+            )
+            counts.append(np.ascontiguousarray((one_hot.T @ posteriors)[:n_categories].T))
+        return tuple(counts)
+
+    def m_step(self, statistics) -> CategoricalEmission:
+        """Relative frequencies (Rabiner 1989, eq. 40c) with `alpha` added to each count."""
+        held = self.held.get("emissionprob")
+        tables = tuple(
+            estimate_rows(np.where(table > 0, counts + self.alpha, 0.0), table, held)
+            for table, counts in zip(self.tables, statistics)
+        )
+        return replace(self, tables=tables)
+
+    def log_prior(self):
+        """Dirichlet(1 + alpha) on each row, over the categories that are not structural zeros."""
+        if not self.alpha:
+            return 0.0
+        return float(self.alpha * sum(np.log(table[table > 0]).sum() for table in self.tables))
+
+    def sample(self, states, random_state):
+        columns = []
+        for table in self.tables:
+            cumulative = np.cumsum(table, axis=1)
+            cumulative /= cumulative[:, -1:]
+            uniforms = random_state.uniform(size=len(states))
+            codes = np.empty(len(states), dtype=np.int64)
+            for state in np.unique(states):
+                here = states == state
+                codes[here] = np.searchsorted(cumulative[state], uniforms[here], side="right")
+            columns.append(codes)
+        return np.stack(columns, axis=1)
+
+    def n_free_parameters(self):
+        held = self.held.get("emissionprob")
+        return sum(n_free_in_rows(table, held) for table in self.tables)
+
+    def expect(self, state_probabilities):
+        """Probabilities of the categories: (n, V), or (n, D, largest V) padded with zeros."""
+        columns = [state_probabilities @ table for table in self.tables]
+        if len(columns) == 1:
+            return {"probabilities": columns[0]}
+        widest = max(column.shape[1] for column in columns)
+        padded = np.zeros((len(state_probabilities), len(columns), widest))
+        for d, column in enumerate(columns):
+            padded[:, d, : column.shape[1]] = column
+        return {"probabilities": padded}
+
+
+class CategoricalHMM(BaseHMM):
+    r"""Hidden Markov model with categorical emissions, for symbols such as words or bases.
+
+    .. math::
+        p(x_1..x_n) = \sum_s \prod_t p(s_t | s_{t-1})\, p(x_t | s_t)
+
+    X holds integer codes 0, 1, ... (``OrdinalEncoder`` makes them); several columns are independent
+    given the state.
+
+    Parameters
+    ----------
+    n_components : int, default=2
+        Number of hidden states.
+    n_categories : int or array-like of int, default=None
+        Number of categories (of each column).  Default: one more than the largest code in ``fit``;
+        give it where later data may hold codes that training lacks.
+    alpha : float, default=0.0
+        Pseudo-count of each category in each state; 0 is maximum likelihood.  It is part of the
+        objective: a Dirichlet(1 + alpha) prior.
+    initial_state : {"learn", "stationary"}, default="learn"
+        Learn the start distribution, or take the stationary distribution of the transition matrix,
+        which moves with it (one sequence says next to nothing about its start).
+    startprob_init : array-like of shape (n_components,), default=None
+        Starting value of the start distribution; a zero stays zero.  Default: uniform.
+    transmat_init : array-like of shape (n_components, n_components), default=None
+        Starting value of the transition matrix; a zero stays zero, which makes left-right models.
+        Default: random rows that favour staying.
+    emissionprob_init : array-like of shape (n_components, n_categories), or list, default=None
+        Starting value of the emission probabilities (a list of such for several columns); a zero
+        stays zero.
+    fixed : str, tuple of str or dict of str -> bool mask, default=()
+        Parameters held at their ``*_init``: "startprob", "transmat", "emissionprob"; a mask
+        holds single entries.
+    algorithm : {"viterbi", "map"}, default="viterbi"
+        What ``predict`` and ``decode`` return: the most probable path, or the most probable state
+        of each step.
+    continues : bool, default=False
+        After a fit on one sequence, a flat X goes on from its end instead of starting anew: every
+        block of a ``TimeSeriesSplit`` does.
+    max_iter : int, default=200
+        The largest number of EM iterations.
+    tol : float, default=1e-6
+        Stop when the objective gains less than this per step, in nats.
+    n_init : int, default=5
+        Number of starting values, all random; each gets ten
+        iterations, the best is finished.  One where every ``*_init`` is given.
+    n_jobs : int, default=None
+        Threads over shards of whole sequences; None is one.  The result does not depend on it.
+        Inside ``joblib.parallel_config`` the shards go to that backend.
+    random_state : int, RandomState instance or None, default=None
+        For the starting values and ``sample``.
+    warm_start : bool, default=False
+        Start from the parameters of the last fit.
+    verbose : int, default=0
+        Print a line every so many iterations.
+
+    Attributes
+    ----------
+    startprob_ : ndarray of shape (n_components,)
+        p(s_1 = k).
+    transmat_ : ndarray of shape (n_components, n_components)
+        :math:`A`; ``transmat_[i, j]`` is p(s_t = j | s_{t-1} = i), rows sum to 1.
+    emissionprob_ : ndarray of shape (n_components, n_categories), or list of such
+        p(x_t = v | s_t = k); a list with one array a column for several columns.
+    n_categories_ : ndarray of int of shape (n_features_in_,)
+        Number of categories of each column.
+    n_iter_ : int
+        Number of EM iterations of the best start.
+    converged_ : bool
+        Whether the last iteration gained less than `tol`.
+    log_likelihood_ : float
+        Mean log-likelihood per step of the training data at the fitted parameters, in nats.
+    log_likelihoods_ : ndarray of shape (n_iter_ + 1,)
+        The same at the start and after each iteration.
+    objectives_ : ndarray of shape (n_iter_ + 1,)
+        Log-likelihood plus log prior, per step: what EM raises and `tol` looks at.
+    final_stateprob_ : ndarray of shape (n_components,) or None
+        Filtered state probabilities at the end of training; None after several sequences.
+    n_features_in_ : int
+        Number of columns of X.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where X had them.
+
+    See Also
+    --------
+    GaussianHMM : For vectors.
+    PoissonHMM : For counts.
+    sklearn.preprocessing.OrdinalEncoder : Makes the codes.
+
+    References
+    ----------
+    L. R. Rabiner (1989), "A tutorial on hidden Markov models and selected applications in speech
+    recognition", Proc. IEEE 77(2).
+
+    Examples
+    --------
+    The umbrella world (Russell & Norvig, Artificial Intelligence, sec. 14.2): is it raining?
+
+    >>> from sklseq import CategoricalHMM
+    >>> world = CategoricalHMM.from_parameters(
+    ...     startprob=[0.5, 0.5],
+    ...     transmat=[[0.7, 0.3], [0.3, 0.7]],
+    ...     emissionprob=[[0.9, 0.1], [0.2, 0.8]],
+    ... )
+    >>> umbrella = [[0], [0]]
+    >>> world.predict_proba(umbrella).round(3)
+    array([[0.883, 0.117],
+           [0.883, 0.117]])
+    """
+
+    def __init__(
+        self,
+        n_components=2,
+        *,
+        n_categories=None,
+        alpha=0.0,
+        initial_state="learn",
+        startprob_init=None,
+        transmat_init=None,
+        emissionprob_init=None,
+        fixed=(),
+        algorithm="viterbi",
+        continues=False,
+        max_iter=200,
+        tol=1e-6,
+        n_init=5,
+        n_jobs=None,
+        random_state=None,
+        warm_start=False,
+        verbose=0,
+    ):
+        self.n_components = n_components
+        self.n_categories = n_categories
+        self.alpha = alpha
+        self.initial_state = initial_state
+        self.startprob_init = startprob_init
+        self.transmat_init = transmat_init
+        self.emissionprob_init = emissionprob_init
+        self.fixed = fixed
+        self.algorithm = algorithm
+        self.continues = continues
+        self.max_iter = max_iter
+        self.tol = tol
+        self.n_init = n_init
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+
+    @classmethod
+    def from_parameters(cls, *, startprob, transmat, emissionprob, **params) -> CategoricalHMM:
+        """A model with known parameters, ready to score, decode and sample.
+
+        Parameters
+        ----------
+        startprob : array-like of shape (n_components,)
+        transmat : array-like of shape (n_components, n_components)
+        emissionprob : array-like of shape (n_components, n_categories), or list of such
+            A list of 2-D arrays has one for each column of X.
+        **params
+            Constructor parameters.
+
+        Returns
+        -------
+        CategoricalHMM
+            Counts as fitted.
+
+        Raises
+        ------
+        ValueError
+            Names the parameter, the rule and the value got.
+        """
+        estimator = cls._from_chain(startprob, transmat, params)
+        tables = _check_tables(emissionprob, "emissionprob", estimator.n_components, None)
+        estimator.n_features_in_ = len(tables)
+        estimator.n_categories_ = np.array([table.shape[1] for table in tables])
+        estimator._set_emission(CategoricalEmission(tables))
+        return estimator
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.categorical = True
+        tags.input_tags.positive_only = True
+        return tags
+
+    def _check_parameters(self):
+        super()._check_parameters()
+        check_real(self, "alpha", 0.0)
+
+    def _encode(self, sequences: Sequences, reset: bool) -> Sequences:
+        X = sequences.X
+        missing = np.isnan(X)
+        codes = np.where(missing, MISSING, X)
+        whole = codes == np.floor(codes)
+        if not whole.all():
+            row, column = np.argwhere(~whole)[0]
+            raise ValueError(
+                f"{type(self).__name__} needs integer codes: X has {X[row, column]} at row {row}, "
+                f"column {column}. sklearn.preprocessing.OrdinalEncoder makes codes of categories."
+            )
+        largest = codes.max(axis=0).astype(np.int64)
+        if reset:
+            self.n_categories_ = self._count_categories(largest)
+        for column, (code, n_categories) in enumerate(zip(largest, self.n_categories_)):
+            if code >= n_categories:
+                rule = "n_categories" if reset else "the categories seen in fit"
+                raise ValueError(
+                    f"Unknown category {code} in column {column} of X: {rule} allow codes 0 to "
+                    f"{n_categories - 1}. Give n_categories= in the constructor where later data "
+                    "may hold more."
+                )
+        return sequences._replace(X=codes.astype(np.int32))
+
+    def _count_categories(self, largest: np.ndarray) -> np.ndarray:
+        if self.n_categories is None:
+            return np.maximum(largest + 1, 1)
+        counts = np.asarray(self.n_categories)
+        if counts.dtype.kind not in "iu" or np.any(counts < 1) or counts.ndim > 1:
+            raise ValueError(
+                "n_categories must be a positive integer, or one for each column of X, got "
+                f"{self.n_categories!r}."
+            )
+        if counts.ndim and len(counts) != len(largest):
+            raise ValueError(
+                f"n_categories must have one number for each of the {len(largest)} columns of X, "
+                f"got {self.n_categories!r}."
+            )
+        return np.broadcast_to(counts, largest.shape).copy()
+
+    def _rows_to_cluster(self, sequences):
+        return None  # codes have no distances
+
+    def _emission_shapes(self):
+        single = len(self.n_categories_) == 1
+        shape = (self.n_components, int(self.n_categories_[0])) if single else None
+        return {"emissionprob": shape}
+
+    def _learning(self, sequences, held):
+        return {"alpha": self.alpha, "held": held}
+
+    def _init_emission(self, sequences, labels, random_state):
+        """The frequencies of the whole data, disturbed differently in each state."""
+        n_states = self.n_components
+        if self.emissionprob_init is not None:
+            tables = _check_tables(
+                self.emissionprob_init, "emissionprob_init", n_states, self.n_categories_
+            )
+            return CategoricalEmission(tables)
+        tables = []
+        for codes, n_categories in zip(sequences.X.T, self.n_categories_):
+            counts = np.bincount(codes[codes != MISSING], minlength=n_categories) + 1.0
+            weights = counts * random_state.gamma(2.0, size=(n_states, n_categories))
+            tables.append(weights / weights.sum(axis=1, keepdims=True))
+        return CategoricalEmission(tuple(tables))
+
+    def _emission(self):
+        check_is_fitted(self)
+        single = isinstance(self.emissionprob_, np.ndarray)
+        return CategoricalEmission((self.emissionprob_,) if single else tuple(self.emissionprob_))
+
+    def _set_emission(self, emission):
+        tables = emission.tables
+        self.emissionprob_ = tables[0] if len(tables) == 1 else list(tables)
+
+
+def _check_tables(value, name: str, n_states: int, n_categories) -> tuple[np.ndarray, ...]:
+    """One table of probabilities for each column."""
+    is_list = isinstance(value, list | tuple) and len(value) and np.ndim(value[0]) == 2
+    tables = list(value) if is_list or np.ndim(value) == 3 else [value]
+    if n_categories is None:
+        n_categories = [None] * len(tables)
+    if len(tables) != len(n_categories):
+        raise ValueError(
+            f"{name} must have one table for each of the {len(n_categories)} columns of X, got "
+            f"{len(tables)}."
+        )
+    return tuple(
+        check_probabilities(table, name, (n_states, count))
+        for table, count in zip(tables, n_categories)
+    )

@@ -1,0 +1,257 @@
+"""Poisson emissions: p(x_t | s_t = k) = prod_d Poisson(x_td | rate_kd)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import gammaln
+
+from sklseq._covariance import STARVED, column_mean
+from sklseq._validation import check_parameter_array
+from sklseq.hmm._base import BaseHMM
+from sklseq.hmm._chain import Emission
+
+
+class PoissonSums(NamedTuple):
+    """Weighted sums; they add."""
+
+    weights: np.ndarray  # (K, D) expected number of observed entries
+    counts: np.ndarray  # (K, D)
+
+
+@dataclass(frozen=True)
+class PoissonEmission(Emission):
+    """Independent Poisson columns; log density by gammaln, so fractional counts are legal."""
+
+    rates: np.ndarray  # (K, D)
+    held: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def log_prob(self, X):
+        observed = ~np.isnan(X)
+        counts = np.where(observed, X, 0.0)
+        log_rates = np.log(np.maximum(self.rates, np.finfo(float).tiny))
+        log_prob = counts @ log_rates.T - observed.astype(float) @ self.rates.T
+        log_prob -= gammaln(counts + 1.0).sum(axis=1, keepdims=True)
+        if not self.rates.all():  # a rate of zero allows no events
+            impossible = (counts > 0).astype(float) @ (self.rates == 0).astype(float).T > 0
+            log_prob[impossible] = -np.inf
+        return log_prob
+
+    def statistics(self, X, posteriors) -> PoissonSums:
+        observed = ~np.isnan(X)
+        counts = np.where(observed, X, 0.0)
+        return PoissonSums(posteriors.T @ observed.astype(float), posteriors.T @ counts)
+
+    def m_step(self, statistics: PoissonSums) -> PoissonEmission:
+        """Weighted means (Zucchini, MacDonald & Langrock 2016, sec. 4.2.5)."""
+        weights = statistics.weights
+        rates = statistics.counts / np.maximum(weights, STARVED)
+        rates = np.where(weights < STARVED, self.rates, rates)
+        if "rates" in self.held:
+            rates = np.where(self.held["rates"], self.rates, rates)
+        return replace(self, rates=rates)
+
+    def sample(self, states, random_state):
+        return random_state.poisson(self.rates[states]).astype(float)
+
+    def n_free_parameters(self):
+        return int(self.rates.size - np.sum(self.held.get("rates", 0)))
+
+    def expect(self, state_probabilities):
+        return {"means": state_probabilities @ self.rates}
+
+
+class PoissonHMM(BaseHMM):
+    r"""Hidden Markov model with Poisson emissions, for counts.
+
+    .. math::
+        p(x_1..x_n) = \sum_s \prod_t p(s_t | s_{t-1}) \prod_d
+        e^{-\lambda_{s_t d}} \lambda_{s_t d}^{x_{td}} / x_{td}!
+
+    Several columns are independent given the state.
+
+    Parameters
+    ----------
+    n_components : int, default=2
+        Number of hidden states.
+    initial_state : {"learn", "stationary"}, default="learn"
+        Learn the start distribution, or take the stationary distribution of the transition matrix,
+        which moves with it (one sequence says next to nothing about its start).
+    startprob_init : array-like of shape (n_components,), default=None
+        Starting value of the start distribution; a zero stays zero.  Default: uniform.
+    transmat_init : array-like of shape (n_components, n_components), default=None
+        Starting value of the transition matrix; a zero stays zero, which makes left-right models.
+        Default: the moves between k-means clusters.
+    rates_init : array-like of shape (n_components, n_features), default=None
+        Starting value of the rates.
+    fixed : str, tuple of str or dict of str -> bool mask, default=()
+        Parameters held at their ``*_init``: "startprob", "transmat", "rates"; a mask
+        holds single entries.
+    algorithm : {"viterbi", "map"}, default="viterbi"
+        What ``predict`` and ``decode`` return: the most probable path, or the most probable state
+        of each step.
+    continues : bool, default=False
+        After a fit on one sequence, a flat X goes on from its end instead of starting anew: every
+        block of a ``TimeSeriesSplit`` does.
+    max_iter : int, default=200
+        The largest number of EM iterations.
+    tol : float, default=1e-6
+        Stop when the objective gains less than this per step, in nats.
+    n_init : int, default=5
+        Number of starting values (k-means first, then random rows); each gets ten
+        iterations, the best is finished.  One where every ``*_init`` is given.
+    n_jobs : int, default=None
+        Threads over shards of whole sequences; None is one.  The result does not depend on it.
+        Inside ``joblib.parallel_config`` the shards go to that backend.
+    random_state : int, RandomState instance or None, default=None
+        For the starting values and ``sample``.
+    warm_start : bool, default=False
+        Start from the parameters of the last fit.
+    verbose : int, default=0
+        Print a line every so many iterations.
+
+    Attributes
+    ----------
+    startprob_ : ndarray of shape (n_components,)
+        p(s_1 = k).
+    transmat_ : ndarray of shape (n_components, n_components)
+        :math:`A`; ``transmat_[i, j]`` is p(s_t = j | s_{t-1} = i), rows sum to 1.
+    rates_ : ndarray of shape (n_components, n_features)
+        :math:`\lambda_k`, the mean counts.
+    n_iter_ : int
+        Number of EM iterations of the best start.
+    converged_ : bool
+        Whether the last iteration gained less than `tol`.
+    log_likelihood_ : float
+        Mean log-likelihood per step of the training data at the fitted parameters, in nats.
+    log_likelihoods_ : ndarray of shape (n_iter_ + 1,)
+        The same at the start and after each iteration.
+    objectives_ : ndarray of shape (n_iter_ + 1,)
+        Log-likelihood plus log prior, per step: what EM raises and `tol` looks at.
+    final_stateprob_ : ndarray of shape (n_components,) or None
+        Filtered state probabilities at the end of training; None after several sequences.
+    n_features_in_ : int
+        Number of columns of X.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where X had them.
+
+    See Also
+    --------
+    GaussianHMM : For vectors.
+    CategoricalHMM : For symbols.
+
+    References
+    ----------
+    W. Zucchini, I. L. MacDonald & R. Langrock (2016), Hidden Markov Models for Time Series, 2nd ed.
+
+    Examples
+    --------
+    >>> from sklseq import PoissonHMM
+    >>> from sklseq.datasets import load_earthquakes
+    >>> X = load_earthquakes().data
+    >>> hmm = PoissonHMM(n_components=2, random_state=0).fit(X)
+    >>> sorted(hmm.rates_.ravel().round(1).tolist())
+    [15.4, 26.0]
+    """
+
+    def __init__(
+        self,
+        n_components=2,
+        *,
+        initial_state="learn",
+        startprob_init=None,
+        transmat_init=None,
+        rates_init=None,
+        fixed=(),
+        algorithm="viterbi",
+        continues=False,
+        max_iter=200,
+        tol=1e-6,
+        n_init=5,
+        n_jobs=None,
+        random_state=None,
+        warm_start=False,
+        verbose=0,
+    ):
+        self.n_components = n_components
+        self.initial_state = initial_state
+        self.startprob_init = startprob_init
+        self.transmat_init = transmat_init
+        self.rates_init = rates_init
+        self.fixed = fixed
+        self.algorithm = algorithm
+        self.continues = continues
+        self.max_iter = max_iter
+        self.tol = tol
+        self.n_init = n_init
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+
+    @classmethod
+    def from_parameters(cls, *, startprob, transmat, rates, **params) -> PoissonHMM:
+        """A model with known parameters, ready to score, decode and sample.
+
+        Parameters
+        ----------
+        startprob : array-like of shape (n_components,)
+        transmat : array-like of shape (n_components, n_components)
+        rates : array-like of shape (n_components, n_features)
+        **params
+            Constructor parameters.
+
+        Returns
+        -------
+        PoissonHMM
+            Counts as fitted.
+
+        Raises
+        ------
+        ValueError
+            Names the parameter, the rule and the value got.
+        """
+        estimator = cls._from_chain(startprob, transmat, params)
+        estimator.rates_ = _check_rates(rates, "rates", (estimator.n_components, None))
+        estimator.n_features_in_ = estimator.rates_.shape[1]
+        return estimator
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.positive_only = True
+        return tags
+
+    def _rows_to_cluster(self, sequences):
+        return np.sqrt(sequences.X)  # variances of counts are then about equal
+
+    def _emission_shapes(self):
+        return {"rates": (self.n_components, self.n_features_in_)}
+
+    def _learning(self, sequences, held):
+        return {"held": held}
+
+    def _init_emission(self, sequences, labels, random_state):
+        shape = (self.n_components, self.n_features_in_)
+        if self.rates_init is not None:
+            return PoissonEmission(_check_rates(self.rates_init, "rates_init", shape))
+        centre = column_mean(sequences.X)
+        emission = PoissonEmission(np.repeat(centre[None], shape[0], axis=0))
+        emission = emission.m_step(emission.statistics(sequences.X, np.eye(shape[0])[labels]))
+        # a state of zeros only could never learn a count again
+        return PoissonEmission(0.95 * emission.rates + 0.05 * centre)
+
+    def _emission(self):
+        return PoissonEmission(self.rates_)
+
+    def _set_emission(self, emission):
+        self.rates_ = emission.rates
+
+
+def _check_rates(value, name: str, shape: tuple) -> np.ndarray:
+    rates = check_parameter_array(value, name, shape)
+    if np.any(rates < 0):
+        raise ValueError(f"{name} must be non-negative, got {rates.min()}.")
+    return rates

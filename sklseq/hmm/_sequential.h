@@ -1,0 +1,364 @@
+/* One sequence at a time: the plain scaled recursions, and the log-space recursions that
+ * take over where probabilities of one step span more than a double can hold.
+ *
+ * Notation: a_t filtered (unnormalised), b_t evidence exp(log_obs - row maximum), A transition
+ * matrix, c_t = 2^-exponent(sum a_{t-1}) the power of two that keeps a_t near one (one step late,
+ * so that neither a division nor a logarithm stands in the recursion).
+ *     a_t = (a_{t-1} A) * b_t c_t
+ *     u_t = b_t c_t * beta_t,   beta_{t-1} = A u_t,   posterior_t = a_t * beta_t
+ *     counts = A * sum_t a_{t-1} u_t'
+ * With beta_T = 1 / sum a_T the posteriors normalise themselves (Rabiner 1989, section V.A, with
+ * the scaling kept to powers of two).
+ *
+ * When is the scaled pass to be trusted?  A state that could still matter must not be flushed.
+ * Every product a_t[j] with positive factors is therefore checked against STATE_FLOOR; entries
+ * of A below TINY_ARC could underflow even then.  Either sends the sequence to log space.  If every
+ * arc has at least MIXING_ARC, a flushed state is refilled by its neighbours at the next step,
+ * and only the sum needs the check.
+ * A vanishing beta never harms: it is multiplied by a_t <= 2, so what is lost is posterior mass
+ * below 1e-300.  beta of a state with a_t = 0 may grow without bound, hence the cap on u_t.
+ */
+#ifndef SKLSEQ_SEQUENTIAL_H
+#define SKLSEQ_SEQUENTIAL_H
+
+#include <float.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define STATE_FLOOR 1e-200
+#define SUM_FLOOR 1e-100
+#define TINY_ARC 1e-100
+#define MIXING_ARC 1e-30
+#define BACKWARD_CAP 1e300
+#define EXP_FLOOR (-700.0)
+#define EVIDENCE_CAP 1e300
+#define LN2 0.693147180559945309417232121458
+
+enum { PASS_OK = 0, PASS_NEEDS_LOG = 1, PASS_NO_MEMORY = 2, PASS_NEEDS_SEQUENTIAL = 3 };
+
+/* How far the scaled pass can be trusted with these parameters. */
+enum { CHAIN_MIXING = 0, CHAIN_CHECKED = 1, CHAIN_LOG_ONLY = 2 };
+
+static int chain_kind(ptrdiff_t K, const double *startprob, const double *transmat)
+{
+    double least = 1.0, least_positive = 1.0;
+    for (ptrdiff_t i = 0; i < K * K; i++) {
+        if (transmat[i] < least) least = transmat[i];
+        if (transmat[i] > 0 && transmat[i] < least_positive) least_positive = transmat[i];
+    }
+    for (ptrdiff_t i = 0; i < K; i++)
+        if (startprob[i] > 0 && startprob[i] < least_positive) least_positive = startprob[i];
+    if (least_positive < TINY_ARC) return CHAIN_LOG_ONLY;
+    return least >= MIXING_ARC ? CHAIN_MIXING : CHAIN_CHECKED;
+}
+
+static inline int exponent_of(double x)
+{
+    uint64_t bits;
+    memcpy(&bits, &x, 8);
+    return (int)((bits >> 52) & 0x7FF) - 1023;
+}
+
+static inline double power_of_two(int exponent)
+{
+    uint64_t bits = (uint64_t)(exponent + 1023) << 52;
+    double x;
+    memcpy(&x, &bits, 8);
+    return x;
+}
+
+/* Evidence of one step: out[k] = exp(row[k] - max) >= 1e-304, or exactly 0 for -inf.
+ * Returns the shift, or -inf if the step is impossible in every state. */
+static double evidence_row(ptrdiff_t K, const double *row, double *out)
+{
+    double shift = -INFINITY;
+    for (ptrdiff_t k = 0; k < K; k++)
+        if (row[k] > shift) shift = row[k];
+    if (shift > EVIDENCE_CAP) shift = EVIDENCE_CAP;
+    if (shift == -INFINITY) return shift;
+    for (ptrdiff_t k = 0; k < K; k++) {
+        double x = row[k] - shift;
+        if (x > 0) x = 0;
+        out[k] = row[k] == -INFINITY ? 0.0 : exp(x < EXP_FLOOR ? EXP_FLOOR : x);
+    }
+    return shift;
+}
+
+/* One forward step; `previous` NULL at the first.  Returns the sum of `current`, or -1 if the
+ * step needs log space.  evidence is multiplied by `scale` in place. */
+static double scaled_step(ptrdiff_t K, int kind, const double *startprob, const double *transmat,
+                          const double *previous, double scale, double *evidence, double *current)
+{
+    double sum = 0;
+    int lost = 0;
+    if (previous == NULL) {
+        memcpy(current, startprob, K * sizeof(double));
+    } else {
+        for (ptrdiff_t j = 0; j < K; j++) current[j] = 0;
+        for (ptrdiff_t i = 0; i < K; i++) {
+            const double a = previous[i], *arcs = transmat + i * K;
+            for (ptrdiff_t j = 0; j < K; j++) current[j] += a * arcs[j];
+        }
+    }
+    for (ptrdiff_t j = 0; j < K; j++) {
+        const double predicted = current[j];
+        evidence[j] *= scale;
+        current[j] = predicted * evidence[j];
+        lost |= (current[j] < STATE_FLOOR) & (predicted > 0) & (evidence[j] > 0);
+        sum += current[j];
+    }
+    return (lost && kind != CHAIN_MIXING) || sum < SUM_FLOOR ? -1.0 : sum;
+}
+
+/* A running sum that keeps what rounding drops (Neumaier 1974). */
+typedef struct { double sum, lost; } compensated;
+
+static inline void compensated_add(compensated *total, double x)
+{
+    const double sum = total->sum + x;
+    total->lost += fabs(total->sum) >= fabs(x) ? (total->sum - sum) + x : (x - sum) + total->sum;
+    total->sum = sum;
+}
+
+static inline double compensated_value(const compensated *total)
+{
+    return isfinite(total->sum) ? total->sum + total->lost : total->sum;
+}
+
+/* ---- scaled passes -------------------------------------------------------------------- */
+
+/* OUT alpha (T, K) or NULL, scales (T,) or NULL: c_t; log_increments (T,) or NULL;
+ * final (K,): the normalised a_T.  With `normalise`, alpha holds filtered probabilities.
+ * work: 3 K doubles. */
+static int scaled_forward(ptrdiff_t K, int kind, const double *startprob, const double *transmat,
+                          const double *log_obs, ptrdiff_t T, double *alpha, int normalise,
+                          double *scales, double *log_increments, double *final,
+                          double *log_likelihood, double *work)
+{
+    double *evidence = work, *buffers[2] = {work + K, work + 2 * K}, *previous = NULL;
+    double sum = 1.0;
+    int64_t exponents = 0;
+    compensated shifts = {0, 0};
+    for (ptrdiff_t t = 0; t < T; t++) {
+        const int exponent = exponent_of(sum);
+        const double scale = power_of_two(-exponent), before = sum * scale;
+        double *current = alpha != NULL && !normalise ? alpha + t * K : buffers[t & 1];
+        const double shift = evidence_row(K, log_obs + t * K, evidence);
+        if (shift == -INFINITY) return PASS_NEEDS_LOG;
+        sum = scaled_step(K, kind, startprob, transmat, previous, scale, evidence, current);
+        if (sum < 0) return PASS_NEEDS_LOG;
+        exponents += exponent;
+        compensated_add(&shifts, shift);
+        if (scales != NULL) scales[t] = scale;
+        if (log_increments != NULL) log_increments[t] = log(sum / before) + shift;
+        if (normalise && alpha != NULL)
+            for (ptrdiff_t k = 0; k < K; k++) alpha[t * K + k] = current[k] / sum;
+        previous = current;
+    }
+    for (ptrdiff_t k = 0; k < K; k++) final[k] = previous[k] / sum;
+    compensated_add(&shifts, log(sum));
+    compensated_add(&shifts, LN2 * (double)exponents);
+    *log_likelihood = compensated_value(&shifts);
+    return PASS_OK;
+}
+
+/* INOUT posteriors (T, K): in the unnormalised a_t of scaled_forward, out the posteriors.
+ * INOUT products (K, K): += sum_t a_{t-1} u_t' (still to be multiplied by A). work: 3 K. */
+static void scaled_backward(ptrdiff_t K, const double *transmat, const double *log_obs,
+                            const double *scales, ptrdiff_t T, double *posteriors,
+                            double *products, double *work)
+{
+    double *u = work, *beta = work + K, sum = 0;
+    const double *last = posteriors + (T - 1) * K;
+    for (ptrdiff_t k = 0; k < K; k++) sum += last[k];
+    for (ptrdiff_t k = 0; k < K; k++) beta[k] = 1.0 / sum;
+    for (ptrdiff_t t = T - 1; t > 0; t--) {
+        double *current = posteriors + t * K;
+        const double *previous = current - K;
+        evidence_row(K, log_obs + t * K, u);
+        for (ptrdiff_t j = 0; j < K; j++) {
+            current[j] *= beta[j];
+            u[j] *= scales[t];
+            u[j] *= beta[j];
+            if (u[j] > BACKWARD_CAP) u[j] = BACKWARD_CAP;
+        }
+        for (ptrdiff_t i = 0; i < K; i++) {
+            const double a = previous[i], *arcs = transmat + i * K;
+            double total = 0;
+            for (ptrdiff_t j = 0; j < K; j++) total += arcs[j] * u[j];
+            for (ptrdiff_t j = 0; j < K; j++) products[i * K + j] += a * u[j];
+            beta[i] = total;
+        }
+    }
+    for (ptrdiff_t k = 0; k < K; k++) posteriors[k] *= beta[k];
+}
+
+/* ---- log-space passes ----------------------------------------------------------------- */
+
+static double log_sum_exp(ptrdiff_t n, const double *x)
+{
+    double largest = -INFINITY, sum = 0;
+    for (ptrdiff_t i = 0; i < n; i++)
+        if (x[i] > largest) largest = x[i];
+    if (largest == -INFINITY) return largest;
+    for (ptrdiff_t i = 0; i < n; i++) sum += exp(x[i] - largest);
+    return largest + log(sum);
+}
+
+static inline double capped(double log_obs)
+{
+    return log_obs > EVIDENCE_CAP ? EVIDENCE_CAP : log_obs;
+}
+
+/* OUT log_alpha (T, K) normalised log filtered probabilities, log_increments (T,).
+ * log_startprob (K,), log_columns (K, K): logarithm of the transposed transition matrix.
+ * Steps from the first impossible one on hold -inf.  work: K doubles. */
+static void log_forward(ptrdiff_t K, const double *log_startprob, const double *log_columns,
+                        const double *log_obs, ptrdiff_t T, double *log_alpha,
+                        double *log_increments, double *work)
+{
+    for (ptrdiff_t t = 0; t < T; t++) {
+        double *current = log_alpha + t * K;
+        for (ptrdiff_t j = 0; j < K; j++) {
+            double predicted = log_startprob[j];
+            if (t > 0) {
+                for (ptrdiff_t i = 0; i < K; i++) work[i] = (current - K)[i] + log_columns[j * K + i];
+                predicted = log_sum_exp(K, work);
+            }
+            current[j] = predicted + capped(log_obs[t * K + j]);
+        }
+        log_increments[t] = log_sum_exp(K, current);
+        if (log_increments[t] == -INFINITY) {
+            for (ptrdiff_t s = t; s < T; s++) log_increments[s] = -INFINITY;
+            for (ptrdiff_t s = t * K; s < T * K; s++) log_alpha[s] = -INFINITY;
+            return;
+        }
+        for (ptrdiff_t j = 0; j < K; j++) current[j] -= log_increments[t];
+    }
+}
+
+/* INOUT posteriors (T, K): in log_alpha of a possible sequence, out the posteriors.
+ * INOUT transition_counts (K, K) +=.  log_transmat (K, K).  work: 3 K doubles. */
+static void log_backward_posteriors(ptrdiff_t K, const double *log_transmat, const double *log_obs,
+                                    const double *log_increments, ptrdiff_t T, double *posteriors,
+                                    double *transition_counts, double *work)
+{
+    double *ahead = work, *beta = work + K, *terms = work + 2 * K;
+    for (ptrdiff_t k = 0; k < K; k++) beta[k] = 0;
+    for (ptrdiff_t t = T - 1; t > 0; t--) {
+        double *current = posteriors + t * K;
+        const double *previous = current - K;
+        for (ptrdiff_t j = 0; j < K; j++) {
+            ahead[j] = (capped(log_obs[t * K + j]) - log_increments[t]) + beta[j];
+            current[j] = current[j] == -INFINITY ? 0.0 : exp(current[j] + beta[j]);
+        }
+        for (ptrdiff_t i = 0; i < K; i++) {
+            for (ptrdiff_t j = 0; j < K; j++) terms[j] = log_transmat[i * K + j] + ahead[j];
+            beta[i] = log_sum_exp(K, terms);
+            if (previous[i] == -INFINITY) continue;
+            for (ptrdiff_t j = 0; j < K; j++)
+                transition_counts[i * K + j] += exp(previous[i] + terms[j]);
+        }
+    }
+    for (ptrdiff_t k = 0; k < K; k++)
+        posteriors[k] = posteriors[k] == -INFINITY ? 0.0 : exp(posteriors[k] + beta[k]);
+}
+
+/* OUT log_backward (T, K): log p(x_{t+1}..x_T | s_t = k), unnormalised.  work: K doubles. */
+static void log_backward_messages(ptrdiff_t K, const double *log_transmat, const double *log_obs,
+                                  ptrdiff_t T, double *log_backward, double *work)
+{
+    for (ptrdiff_t k = 0; k < K; k++) log_backward[(T - 1) * K + k] = 0;
+    for (ptrdiff_t t = T - 1; t > 0; t--)
+        for (ptrdiff_t i = 0; i < K; i++) {
+            for (ptrdiff_t j = 0; j < K; j++)
+                work[j] = log_transmat[i * K + j]
+                          + (capped(log_obs[t * K + j]) + log_backward[t * K + j]);
+            log_backward[(t - 1) * K + i] = log_sum_exp(K, work);
+        }
+}
+
+/* ---- most probable path --------------------------------------------------------------- */
+
+/* OUT states (T,).  Among equals the lowest index wins, at every step.
+ * pointers: T K int32, work: 2 K doubles.  Returns the log-probability of the path. */
+static double viterbi_sequence(ptrdiff_t K, const double *log_startprob, const double *log_columns,
+                               const double *log_obs, ptrdiff_t T, ptrdiff_t *states,
+                               int32_t *pointers, double *work)
+{
+    double *previous = work, *current = work + K, *swap;
+    compensated total = {0, 0};
+    ptrdiff_t best = 0;
+    for (ptrdiff_t t = 0; t < T; t++) {
+        for (ptrdiff_t j = 0; j < K; j++) {
+            double value = log_startprob[j];
+            ptrdiff_t from = 0;
+            if (t > 0) {
+                const double *column = log_columns + j * K;
+                value = previous[0] + column[0];
+                for (ptrdiff_t i = 1; i < K; i++)
+                    if (previous[i] + column[i] > value) {
+                        value = previous[i] + column[i];
+                        from = i;
+                    }
+            }
+            current[j] = value + capped(log_obs[t * K + j]);
+            pointers[t * K + j] = (int32_t)from;
+        }
+        best = 0;
+        for (ptrdiff_t j = 1; j < K; j++)
+            if (current[j] > current[best]) best = j;
+        const double largest = current[best];
+        compensated_add(&total, largest);
+        if (largest > -INFINITY)
+            for (ptrdiff_t j = 0; j < K; j++) current[j] -= largest;
+        swap = previous, previous = current, current = swap;
+    }
+    for (ptrdiff_t t = T - 1; t >= 0; t--) {
+        states[t] = best;
+        best = pointers[t * K + best];
+    }
+    return compensated_value(&total);
+}
+
+/* ---- posterior draws ------------------------------------------------------------------ */
+
+/* Inverse distribution function of unnormalised weights; a state of weight 0 is never drawn
+ * unless all are 0 (then -1). */
+static ptrdiff_t draw_state(ptrdiff_t K, const double *weights, double uniform)
+{
+    double total = 0, running = 0;
+    ptrdiff_t drawn = -1;
+    for (ptrdiff_t k = 0; k < K; k++) total += weights[k];
+    for (ptrdiff_t k = 0; k < K; k++) {
+        if (!(weights[k] > 0)) continue;
+        running += weights[k];
+        drawn = k;
+        if (uniform * total < running) break;
+    }
+    return drawn;
+}
+
+/* One draw of s_1..s_T given X, backwards from the filtered probabilities (Chib 1996).
+ * columns (K, K): the transposed transition matrix.  work: K doubles. */
+static void sample_sequence(ptrdiff_t K, const double *columns, const double *filtered, ptrdiff_t T,
+                            const double *uniforms, ptrdiff_t *states, double *work)
+{
+    for (ptrdiff_t t = T - 1; t >= 0; t--) {
+        const double *row = filtered + t * K, *weights = row, *column = NULL;
+        if (t < T - 1) {
+            column = columns + states[t + 1] * K;
+            for (ptrdiff_t k = 0; k < K; k++) work[k] = row[k] * column[k];
+            weights = work;
+        }
+        ptrdiff_t drawn = draw_state(K, weights, uniforms[t]);
+        /* Filtered mass below the smallest double: what the arc alone says. */
+        if (drawn < 0 && column != NULL) drawn = draw_state(K, column, uniforms[t]);
+        states[t] = drawn < 0 ? 0 : drawn;
+    }
+}
+
+#endif

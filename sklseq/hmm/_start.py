@@ -1,0 +1,48 @@
+"""Starting values of the chain: rough labels of the rows, and the moves between them."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.cluster import KMeans
+from sklearn.metrics import pairwise_distances_argmin
+
+from sklseq._covariance import column_mean, column_scale
+
+CLUSTER_ROWS = 10_000  # enough rows to place the centres; all rows are labelled
+
+
+def label_rows(rows, n_states: int, random_state, *, kmeans: bool) -> np.ndarray:
+    """A state for each row: nearest k-means centre, or nearest of some random rows.
+
+    Columns are scaled by their standard deviation; a missing entry counts as its column's mean.
+    Too few distinct rows for k-means fall back on random rows.
+    """
+    scaled = _standardise(rows)
+    if len(scaled) > CLUSTER_ROWS:
+        sample = scaled[random_state.choice(len(scaled), CLUSTER_ROWS, replace=False)]
+    else:
+        sample = scaled
+    if kmeans and len(np.unique(sample, axis=0)) > n_states:
+        clusters = KMeans(n_states, n_init=1, random_state=random_state).fit(sample)
+        return clusters.predict(scaled)
+    chosen = random_state.choice(len(scaled), n_states, replace=len(scaled) < n_states)
+    return pairwise_distances_argmin(scaled, scaled[chosen])
+
+
+def _standardise(rows) -> np.ndarray:
+    return np.nan_to_num((rows - column_mean(rows)) / column_scale(rows))
+
+
+def transmat_of_labels(labels, offsets, n_states: int) -> np.ndarray:
+    """Relative frequencies of the moves within sequences, one added to each count."""
+    inside = np.ones(len(labels), dtype=bool)
+    inside[offsets[:-1]] = False
+    pairs = labels[:-1] * n_states + labels[1:]
+    counts = np.bincount(pairs[inside[1:]], minlength=n_states**2).reshape(n_states, n_states)
+    return (counts + 1.0) / (counts + 1.0).sum(axis=1, keepdims=True)
+
+
+def random_transmat(n_states: int, random_state) -> np.ndarray:
+    """Rows drawn near each other, so that no state is favoured, with the weight on staying."""
+    rows = random_state.dirichlet(np.full(n_states, 2.0), size=n_states)
+    return (rows + np.eye(n_states)) / 2

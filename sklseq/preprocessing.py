@@ -1,0 +1,243 @@
+"""From rows to sequences and back: Stepwise, concat_sequences, split_sequences."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, TransformerMixin, clone
+from sklearn.utils import get_tags
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from sklseq._sequences import (
+    check_items,
+    concatenate,
+    group_offsets,
+    is_collection,
+    length_offsets,
+    offsets_of,
+    refuse_frame_output,
+)
+
+__all__ = ["Stepwise", "concat_sequences", "split_sequences"]
+
+
+def concat_sequences(sequences) -> tuple[np.ndarray, np.ndarray]:
+    """Join a collection of sequences into one 2-D array and say which rows belong together.
+
+    Parameters
+    ----------
+    sequences : list of array-like of shape (n_steps_i, n_features), or 3-D array
+        Sparse matrices and frames are let through.
+
+    Returns
+    -------
+    X : ndarray or CSR array of shape (n_steps, n_features)
+        The rows of all sequences, in order.
+    groups : ndarray of int of shape (n_steps,)
+        The number of the sequence of each row, to be passed as ``groups=``.
+
+    Raises
+    ------
+    ValueError
+        Names the sequence that is empty, not 2-D, or has another number of features.
+
+    See Also
+    --------
+    split_sequences : The way back.
+
+    Examples
+    --------
+    >>> from sklseq import concat_sequences
+    >>> X, groups = concat_sequences([[[1.0], [2.0]], [[3.0]]])
+    >>> X.ravel(), groups
+    (array([1., 2., 3.]), array([0, 0, 1]))
+    """
+    if not is_collection(sequences):
+        raise ValueError(
+            "concat_sequences needs a collection: a list of 2-D arrays or a 3-D array."
+        )
+    check_items(sequences)
+    lengths = _lengths(sequences)
+    return concatenate(sequences), np.repeat(np.arange(len(lengths)), lengths)
+
+
+def split_sequences(X, groups=None, *, lengths=None) -> list:
+    """Cut the rows of X into a list of sequences.
+
+    Parameters
+    ----------
+    X : array-like, frame or sparse matrix of shape (n_steps, n_features)
+    groups : array-like of shape (n_steps,), default=None
+        A new sequence starts where it changes; a label that comes back is an error.
+    lengths : array-like of int, default=None
+        The number of steps of each sequence; one of `groups` and `lengths` is needed.
+
+    Returns
+    -------
+    list of array, each (n_steps_i, n_features)
+        Views of X where X is an array.
+
+    Raises
+    ------
+    ValueError
+        For both or none of `groups` and `lengths`, and for wrong ones.
+
+    See Also
+    --------
+    concat_sequences : The way back.
+
+    Examples
+    --------
+    >>> from sklseq import split_sequences
+    >>> [part.ravel().tolist() for part in split_sequences([[1], [2], [3]], groups=["a", "a", "b"])]
+    [[1, 2], [3]]
+    """
+    if (groups is None) == (lengths is None):
+        raise ValueError("split_sequences needs one of groups and lengths.")
+    if not hasattr(X, "shape"):
+        X = np.asarray(X)
+    n_steps = X.shape[0]
+    offsets = length_offsets(lengths, n_steps) if groups is None else group_offsets(groups, n_steps)
+    rows = getattr(X, "iloc", X)
+    return [rows[start:stop] for start, stop in zip(offsets[:-1], offsets[1:])]
+
+
+def _lengths(collection) -> np.ndarray:
+    return np.array([item.shape[0] if hasattr(item, "shape") else len(item) for item in collection])
+
+
+def _inner_has(method: str):
+    return available_if(lambda self: hasattr(self.transformer, method))
+
+
+class Stepwise(MetaEstimatorMixin, TransformerMixin, BaseEstimator):
+    """Run a row-wise transformer on a collection of sequences.
+
+    The sequences are joined, transformed as rows, and cut again; a flat 2-D X passes through.  It
+    lets ``StandardScaler``, ``PCA`` and their like stand before a sequence model in a Pipeline.
+
+    Parameters
+    ----------
+    transformer : transformer
+        Works row by row; it is cloned in ``fit``.
+
+    Attributes
+    ----------
+    transformer_ : transformer
+        The fitted clone.
+    n_features_in_ : int
+        Number of columns of X.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where X had them.
+
+    See Also
+    --------
+    concat_sequences : Joins sequences by hand.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from sklseq import GaussianHMM, Stepwise
+    >>> rng = np.random.default_rng(0)
+    >>> sequences = [rng.normal(size=(n, 2)) for n in (20, 30)]
+    >>> model = make_pipeline(Stepwise(StandardScaler()), GaussianHMM(random_state=0))
+    >>> [len(states) for states in model.fit(sequences).predict(sequences)]
+    [20, 30]
+    """
+
+    def __init__(self, transformer):
+        self.transformer = transformer
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        inner = get_tags(self.transformer)
+        tags.input_tags = inner.input_tags
+        tags.target_tags = inner.target_tags
+        tags.transformer_tags = inner.transformer_tags
+        tags.non_deterministic = inner.non_deterministic
+        return tags
+
+    def fit(self, X, y=None):
+        """Fit the transformer on the rows of all sequences.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_steps, n_features), or a collection of such
+        y : array-like, default=None
+            Handed to the transformer for a flat X; labels of whole sequences are not.
+
+        Returns
+        -------
+        self
+        """
+        rows, y = (concat_sequences(X)[0], None) if is_collection(X) else (X, y)
+        self.transformer_ = clone(self.transformer).fit(rows, y)
+        self._copy_names()
+        return self
+
+    def _copy_names(self) -> None:
+        for name in ("n_features_in_", "feature_names_in_"):
+            if hasattr(self.transformer_, name):
+                setattr(self, name, getattr(self.transformer_, name))
+
+    def transform(self, X):
+        """Transform each step.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_steps, n_features), or a collection of such
+
+        Returns
+        -------
+        ndarray, or the same kind of collection as X
+        """
+        check_is_fitted(self, "transformer_")
+        return self._apply(self.transformer_.transform, X)
+
+    @_inner_has("inverse_transform")
+    def inverse_transform(self, X):
+        """Undo the transformation of each step.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_steps, n_features), or a collection of such
+
+        Returns
+        -------
+        ndarray, or the same kind of collection as X
+        """
+        check_is_fitted(self, "transformer_")
+        return self._apply(self.transformer_.inverse_transform, X)
+
+    def _apply(self, function, X):
+        if not is_collection(X):
+            return function(X)
+        refuse_frame_output(self)
+        rows = function(concat_sequences(X)[0])
+        if isinstance(X, np.ndarray) and X.ndim == 3:
+            return rows.reshape(*X.shape[:2], -1)
+        bounds = offsets_of(_lengths(X))
+        parts = [rows[start:stop] for start, stop in zip(bounds[:-1], bounds[1:])]
+        if isinstance(X, np.ndarray):
+            result = np.empty(len(parts), dtype=object)
+            result[:] = parts
+            return result
+        return type(X)(parts)
+
+    @_inner_has("get_feature_names_out")
+    def get_feature_names_out(self, input_features=None):
+        """Names of the columns that the transformer makes.
+
+        Parameters
+        ----------
+        input_features : array-like of str, default=None
+            Names of the columns of X.
+
+        Returns
+        -------
+        ndarray of str
+        """
+        check_is_fitted(self, "transformer_")
+        return self.transformer_.get_feature_names_out(input_features)
