@@ -10,8 +10,8 @@ How an observation model uses a chain::
 
     evidence = Evidence(y, pattern, S, constants=...)
     chain.log_likelihoods(evidence, offsets)  -> step (N,), sequence (n_sequences,)
-    chain.filter(evidence, offsets)           -> Moments of s_t | y_1..y_t
-    chain.smooth(evidence, offsets)           -> Posterior: means, covariances, lag_one
+    chain.filter(evidence, offsets)           -> Moments of s_t | y_1..y_t, step, sequence
+    chain.smooth(evidence, offsets)           -> Posterior (means, covariances, lag_one), sequence
     chain.e_step(evidence, offsets)           -> Expectations: statistics, means, pattern_sums
     chain.m_step(statistics)                  -> the chain of largest expected log-likelihood
 
@@ -202,18 +202,16 @@ class LinearGaussianChain:
         _add_constants(evidence, offsets, step, sequence)
         return step, sequence, form
 
-    def smoothed_means(self, evidence: Evidence, offsets, inputs=None) -> np.ndarray:
-        """E[S_t | y], (n_steps, d)."""
+    def smoothed_means(self, evidence: Evidence, offsets, inputs=None):
+        """E[S_t | y], (n_steps, d), and log-likelihoods of the sequences."""
         means = np.empty((len(evidence.y), self.n_components))
-        self._smooth(evidence, offsets, inputs, means, None, None)
-        return means
+        return means, self._smooth(evidence, offsets, inputs, means, None, None)
 
-    def smooth(self, evidence: Evidence, offsets, inputs=None) -> Posterior:
-        """All smoothed moments."""
+    def smooth(self, evidence: Evidence, offsets, inputs=None) -> tuple[Posterior, np.ndarray]:
+        """All smoothed moments, and log-likelihoods of the sequences."""
         d, n = self.n_components, len(evidence.y)
         posterior = Posterior(np.empty((n, d)), np.empty((n, d, d)), np.empty((n, d, d)))
-        self._smooth(evidence, offsets, inputs, *posterior)
-        return posterior
+        return posterior, self._smooth(evidence, offsets, inputs, *posterior)
 
     def _smooth(self, evidence, offsets, inputs, means, covariances, lag_one):
         sequence = np.empty(len(offsets) - 1)
@@ -222,6 +220,7 @@ class LinearGaussianChain:
             *self._arguments(evidence, offsets, inputs),
             sequence, None, form, means, covariances, lag_one,
         )  # fmt: skip
+        _add_constants(evidence, offsets, None, sequence)
         return sequence
 
     # -- learning
