@@ -426,18 +426,23 @@ class LinearGaussianChain:
 
     def sample(self, n_steps: int, random_state, inputs=None) -> np.ndarray:
         """One path, (n_steps, d)."""
-        noise = random_state.standard_normal((n_steps, self.n_components))
-        if self.time_varying:
+        return self.sample_many(1, n_steps, random_state, inputs)[0]
+
+    def sample_many(self, n_paths: int, n_steps: int, random_state, inputs=None) -> np.ndarray:
+        """Paths, (n_paths, n_steps, d)."""
+        states = random_state.standard_normal((n_paths, n_steps, self.n_components))
+        states[:, 0] = self.initial_mean + states[:, 0] @ semidefinite_root(
+            self.initial_covariance
+        ).T
+        if self.transition_covariance.ndim == 3:
             for t in range(1, n_steps):
-                noise[t] = semidefinite_root(self.at(t)[1]) @ noise[t]
+                states[:, t] = states[:, t] @ semidefinite_root(self.at(t)[1]).T
         else:
-            noise[1:] = noise[1:] @ semidefinite_root(self.transition_covariance).T
-        states = noise
-        states[0] = self.initial_mean + semidefinite_root(self.initial_covariance) @ noise[0]
+            states[:, 1:] = states[:, 1:] @ semidefinite_root(self.transition_covariance).T
         if inputs is not None:
-            states[1:] += inputs[1:] @ self.input_matrix.T
+            states[:, 1:] += inputs[1:] @ self.input_matrix.T
         for t in range(1, n_steps):
-            states[t] += self.at(t)[0] @ states[t - 1]
+            states[:, t] += states[:, t - 1] @ self.at(t)[0].T
         return states
 
 

@@ -15,6 +15,7 @@ from sklseq.state_space._chain import (
     LinearGaussianChain,
     Moments,
     Posterior,
+    semidefinite_root,
 )
 from sklseq.state_space._observation import (
     LOG_2PI,
@@ -222,6 +223,42 @@ class LinearGaussianModel:
             input_matrix=None if observation.input_matrix is None else values["input_matrix"],
         )
         return replace(self, chain=chain, observation=observation)
+
+    # -- draws
+
+    def sample(self, n_steps: int, random_state, *aligned):
+        """(X, states) of one sequence."""
+        state_inputs, observation_inputs = self._inputs(aligned)
+        states = self.chain.sample(n_steps, random_state, state_inputs)
+        return self._observe(states, random_state, observation_inputs), states
+
+    def _observe(self, states, random_state, inputs=None) -> np.ndarray:
+        root = semidefinite_root(self.observation.covariance)
+        noise = random_state.standard_normal((*states.shape[:-1], len(root))) @ root.T
+        return self.observation.expect(states, inputs) + noise
+
+    def sample_deviations(self, X, offsets, n_draws: int, random_state) -> np.ndarray:
+        """Draws of S - E[S | X], (n_draws, n_steps, d): they depend on the gaps of X alone.
+
+        Durbin and Koopman (2002): of a draw (S*, X*) from the model, S* - E[S* | X*].
+        """
+        d, n = self.chain.n_components, len(X)
+        centred = replace(
+            self,
+            chain=replace(self.chain, initial_mean=np.zeros(d), input_matrix=None),
+            observation=replace(
+                self.observation, offset=np.zeros_like(self.observation.offset), input_matrix=None
+            ),
+        )
+        states = np.empty((n_draws, n, d))
+        for start, stop in zip(offsets[:-1], offsets[1:]):
+            states[:, start:stop] = centred.chain.sample_many(n_draws, stop - start, random_state)
+        drawn = centred._observe(states, random_state)
+        drawn[:, np.isnan(X)] = np.nan
+        repeats = np.arange(n_draws)[:, None] * n
+        all_offsets = np.append((repeats + offsets[:-1]).ravel(), n_draws * n).astype(np.intp)
+        means, _ = centred.smoothed_means(drawn.reshape(-1, X.shape[1]), all_offsets)
+        return states - means.reshape(states.shape)
 
     # -- other uses
 
