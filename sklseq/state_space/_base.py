@@ -96,13 +96,27 @@ class BaseStateSpace(BaseSequenceModel):
                 )
             return stationary
         if covariance is None:
+            covariance = stationary_covariance(A, Gamma)
             variances = state_variances(A, Gamma, B, X)
-            covariance = np.diag(DIFFUSE * variances)
-            if self.initial_state == "learn":
-                covariance = stationary_covariance(A, Gamma)
-                if covariance is None:
-                    covariance = np.diag(UNKNOWN * variances)
+            if self.initial_state == "diffuse":
+                covariance = np.diag(DIFFUSE * variances)
+            elif covariance is None:
+                covariance = np.diag(UNKNOWN * variances)
         return replace(chain, initial_covariance=covariance)
+
+    def _tied_start(self, chain: LinearGaussianChain, held: Mapping) -> LinearGaussianChain:
+        """Where P0 is neither given nor learned it keeps its size relative to Gamma."""
+        given = self.initial_state_covariance_init is not None
+        learned = "initial_state_covariance" not in held
+        if self.initial_state != "learn" or given or learned or "transition_covariance" in held:
+            return chain
+        unit = np.diag(chain.transition_covariance)
+        if not np.all(unit > 0):
+            return chain
+        ratio = float(np.max(np.diag(chain.initial_covariance) / unit))
+        return replace(
+            chain, start_ratio=ratio, initial_covariance=ratio * chain.transition_covariance
+        )
 
     # ---- value <-> fitted attributes
 

@@ -125,6 +125,9 @@ class LinearGaussianChain:
         Of Gamma, for learning.
     stationary : bool
         mu0 and P0 are those of the stationary distribution and move with A and Gamma.
+    start_ratio : float, or None
+        P0 is this times Gamma and moves with it.  A P0 held in the state's own units would not
+        hold: EM shrinks it by growing the state, which is free.
     held : mapping of name -> boolean mask
         Entries that the M-step leaves alone.
     """
@@ -136,6 +139,7 @@ class LinearGaussianChain:
     input_matrix: np.ndarray | None = None
     covariance_type: str = "full"
     stationary: bool = False
+    start_ratio: float | None = None
     held: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
@@ -275,26 +279,38 @@ class LinearGaussianChain:
 
     def m_step(self, statistics: ChainStatistics) -> LinearGaussianChain:
         """Ghahramani and Hinton (1996), eqs. 17-23, for entries not held."""
+        start_shift, start = self._estimate_start(statistics)
         chain = self
         if statistics.n_transitions:
             shift, second = self._estimate_transition(statistics)
-            chain = self._moved(shift, second)
+            count = statistics.n_transitions
+            if self.start_ratio is not None:
+                second = second + start * statistics.n_sequences / self.start_ratio
+                count = count + statistics.n_sequences
+            chain = self._moved(shift, second / count)
         if self.stationary:
             return self._stationary_m_step(statistics, chain)
-        mean_held = self.held.get("initial_state_mean", False)
-        shift = np.where(mean_held, 0.0, statistics.first / statistics.n_sequences)
-        crossed = np.outer(statistics.first / statistics.n_sequences, shift)
-        second = statistics.first_second / statistics.n_sequences + np.outer(shift, shift)
-        covariance = estimate_covariance(
-            self.initial_covariance, second - crossed - crossed.T, "full",
-            self.held.get("initial_state_covariance", False),
-        )  # fmt: skip
+        if self.start_ratio is not None:
+            covariance = self.start_ratio * chain.transition_covariance
+        else:
+            covariance = estimate_covariance(
+                self.initial_covariance, start, "full",
+                self.held.get("initial_state_covariance", False),
+            )  # fmt: skip
         return replace(
-            chain, initial_mean=self.initial_mean + shift, initial_covariance=covariance
+            chain, initial_mean=self.initial_mean + start_shift, initial_covariance=covariance
         )
 
+    def _estimate_start(self, statistics: ChainStatistics):
+        """Movement of mu0, and the new mean of (S_1 - mu0)(S_1 - mu0)'."""
+        first = statistics.first / statistics.n_sequences
+        shift = np.where(self.held.get("initial_state_mean", False), 0.0, first)
+        crossed = np.outer(first, shift)
+        second = statistics.first_second / statistics.n_sequences + np.outer(shift, shift)
+        return shift, second - crossed - crossed.T
+
     def _estimate_transition(self, statistics: ChainStatistics):
-        """Movement of (A, B_u), and the new mean of w w'."""
+        """Movement of (A, B_u), and the new sum of w w'."""
         d = self.n_components
         held = np.zeros(statistics.cross.shape, dtype=bool)
         held[:, :d] = self.held.get("transition_matrix", False)
@@ -304,7 +320,7 @@ class LinearGaussianChain:
         )
         crossed = shift @ statistics.cross.T
         second = statistics.second - crossed - crossed.T + shift @ statistics.gram @ shift.T
-        return shift, second / statistics.n_transitions
+        return shift, second
 
     def _moved(self, shift, second) -> LinearGaussianChain:
         d = self.n_components

@@ -39,9 +39,9 @@ class KalmanSmoother(BaseStateSpace):
         Of :math:`\Gamma`.
     initial_state : {"learn", "stationary", "diffuse"}, default="learn"
         "learn": :math:`\mu_0` from the data, and :math:`P_0` too where there are more sequences
-        than state dimensions (one sequence says next to nothing about it; it then is the chain's
-        stationary covariance at the start of EM, or 1e6 times the state's variance for a chain
-        without one).  "stationary": the stationary distribution, which moves with :math:`A` and
+        than state dimensions.  One sequence says next to nothing about it: :math:`P_0` then is a
+        multiple of :math:`\Gamma`, as large as the stationary covariance of the starting values,
+        or 1e6 times the state's variance for a chain without one.  "stationary": the stationary distribution, which moves with :math:`A` and
         :math:`\Gamma`.  "diffuse": mean 0 and 1e10 times the state's variance.
     inputs_to : {"state", "observation"}, default="state"
         Where ``inputs`` enter: :math:`S_t = A S_{t-1} + B_u u_t` (:math:`u_1` is not used), or
@@ -467,7 +467,7 @@ class KalmanSmoother(BaseStateSpace):
                 ]
         return [
             LinearGaussianModel(
-                replace(start.chain, held=chain_held),
+                self._tied_start(replace(start.chain, held=chain_held), chain_held),
                 replace(start.observation, **learning),
                 known_states,
             )

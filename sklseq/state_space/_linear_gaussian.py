@@ -190,7 +190,8 @@ class LinearGaussianModel:
         }
         if not chain.stationary:
             values["initial_state_mean"] = chain.initial_mean
-            values["initial_state_covariance"] = chain.initial_covariance
+            if chain.start_ratio is None:
+                values["initial_state_covariance"] = chain.initial_covariance
         for part in (chain, observation):
             if part.input_matrix is not None:
                 values["input_matrix"] = part.input_matrix
@@ -208,6 +209,9 @@ class LinearGaussianModel:
             initial_covariance=values.get("initial_state_covariance", chain.initial_covariance),
             input_matrix=None if chain.input_matrix is None else values["input_matrix"],
         )
+        if chain.start_ratio is not None:
+            covariance = chain.start_ratio * chain.transition_covariance
+            chain = replace(chain, initial_covariance=covariance)
         if chain.stationary:
             chain = chain.at_stationary_start()
             if chain is None:
