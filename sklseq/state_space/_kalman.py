@@ -10,7 +10,13 @@ from sklearn.utils.validation import check_array, check_is_fitted
 
 from sklseq._covariance import Floor, column_scale
 from sklseq._em import run_em
-from sklseq._sequences import Sequences, align_rows, limit_threads, refuse_frame_output
+from sklseq._sequences import (
+    Sequences,
+    align_rows,
+    limit_threads,
+    map_rows,
+    refuse_frame_output,
+)
 from sklseq._validation import check_choice, check_fixed, check_parameter_array, check_positive
 from sklseq.state_space._base import BaseStateSpace, Forecast, check_covariance
 from sklseq.state_space._chain import Moments, Posterior
@@ -931,10 +937,11 @@ class KalmanSmoother(BaseStateSpace):
 
     def _step_scores(self, sequences: Sequences) -> np.ndarray:
         model = self._model_for(sequences)
-        return self._run(lambda *shard: model.step_scores(*shard)[:1], sequences)[0]
+        scores = map_rows(lambda *shard: model.step_scores(*shard)[:1], sequences, self.n_jobs)
+        return scores[0]
 
     def _sequence_scores(self, sequences: Sequences) -> np.ndarray:
-        return self._run(self._model_for(sequences).sequence_scores, sequences)[0]
+        return map_rows(self._model_for(sequences).sequence_scores, sequences, self.n_jobs)[0]
 
     def aic(self, X, *, inputs=None, groups=None, lengths=None) -> float:
         """Akaike's information criterion on X (lower is better).

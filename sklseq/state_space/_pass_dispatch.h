@@ -4,6 +4,10 @@
 
 #include "_pass_types.h"
 
+#if !defined(SKLSEQ_PORTABLE) && defined(__x86_64__) && defined(__GNUC__)
+#define SKLSEQ_PASS_X86 1
+#endif
+
 namespace sklseq {
 
 namespace baseline {
@@ -12,7 +16,50 @@ namespace baseline {
 #include "_pass_driver.h"
 }  // namespace baseline
 
-inline void run_pass(const Pass& p) { baseline::run(p); }
+#ifdef SKLSEQ_PASS_X86
+
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+namespace avx2 {
+#include "_pass_matrix.h"
+#include "_pass_engines.h"
+#include "_pass_driver.h"
+}  // namespace avx2
+#ifdef __clang__
+#pragma clang attribute pop
+#pragma clang attribute push( \
+    __attribute__((target("avx2,fma,avx512f,avx512dq,avx512vl"))), apply_to = function)
+#else
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,avx512f,avx512dq,avx512vl,prefer-vector-width=512")
+#endif
+namespace avx512 {
+#include "_pass_matrix.h"
+#include "_pass_engines.h"
+#include "_pass_driver.h"
+}  // namespace avx512
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#endif  // SKLSEQ_PASS_X86
+
+inline void run_pass(const Pass& p) {
+#ifdef SKLSEQ_PASS_X86
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl"))
+        return avx512::run(p);
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return avx2::run(p);
+#endif
+    baseline::run(p);
+}
 
 }  // namespace sklseq
 
