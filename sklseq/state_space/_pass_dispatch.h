@@ -10,11 +10,16 @@
 
 namespace sklseq {
 
+#define SKLSEQ_LANES 2
 namespace baseline {
+#include "_pass_vector.h"
 #include "_pass_matrix.h"
 #include "_pass_engines.h"
 #include "_pass_driver.h"
+#include "_pass_lanes.h"
+#include "_pass_run.h"
 }  // namespace baseline
+#undef SKLSEQ_LANES
 
 #ifdef SKLSEQ_PASS_X86
 
@@ -24,11 +29,16 @@ namespace baseline {
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
 #endif
+#define SKLSEQ_LANES 4
 namespace avx2 {
+#include "_pass_vector.h"
 #include "_pass_matrix.h"
 #include "_pass_engines.h"
 #include "_pass_driver.h"
+#include "_pass_lanes.h"
+#include "_pass_run.h"
 }  // namespace avx2
+#undef SKLSEQ_LANES
 #ifdef __clang__
 #pragma clang attribute pop
 #pragma clang attribute push( \
@@ -38,11 +48,16 @@ namespace avx2 {
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,avx512f,avx512dq,avx512vl,prefer-vector-width=512")
 #endif
+#define SKLSEQ_LANES 8
 namespace avx512 {
+#include "_pass_vector.h"
 #include "_pass_matrix.h"
 #include "_pass_engines.h"
 #include "_pass_driver.h"
+#include "_pass_lanes.h"
+#include "_pass_run.h"
 }  // namespace avx512
+#undef SKLSEQ_LANES
 #ifdef __clang__
 #pragma clang attribute pop
 #else
