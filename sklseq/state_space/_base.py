@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sklseq._base import BaseSequenceModel
-from sklseq._sequences import Sequences, limit_threads, map_rows
+from sklseq._sequences import Sequences, map_rows
 from sklseq._validation import check_choice, check_em_parameters, check_parameter_array
 from sklseq.state_space._chain import LinearGaussianChain, Moments, stationary_covariance
 from sklseq.state_space._start import state_variances
@@ -159,7 +159,7 @@ class BaseStateSpace(BaseSequenceModel):
         self.final_state_covariance_ = None if moments is None else moments.covariances[0]
 
     def _run(self, method, sequences: Sequences) -> list[np.ndarray]:
-        with limit_threads(sequences.n_steps):
+        with self._limit_threads(sequences):
             return map_rows(method, sequences, self.n_jobs)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +20,7 @@ from sklseq._sequences import (
 )
 from sklseq._validation import check_choice, check_fixed, check_parameter_array, check_positive
 from sklseq.state_space._base import BaseStateSpace, Forecast, check_covariance
-from sklseq.state_space._chain import Moments, Posterior
+from sklseq.state_space._chain import SMALL, Moments, Posterior
 from sklseq.state_space._linear_gaussian import LinearGaussianModel
 from sklseq.state_space._observation import GaussianObservation
 from sklseq.state_space._start import data_driven, from_known_states, noise_for
@@ -753,7 +754,7 @@ class KalmanSmoother(BaseStateSpace):
             means, scores = self._run(model.smoothed_means, sequences)
             covariances = self._shared_covariances(model, sequences)
         else:
-            with limit_threads(sequences.n_steps):
+            with self._limit_threads(sequences):
                 (means, *covariances), scores = model.smooth(
                     *sequences[:2], *sequences.aligned
                 )
@@ -915,7 +916,7 @@ class KalmanSmoother(BaseStateSpace):
             Its sum is the log-likelihood; 0 for a step without observations.
         """
         sequences = self._check(X, groups, lengths, inputs)
-        with limit_threads(sequences.n_steps):
+        with self._limit_threads(sequences):
             return sequences.like_input(self._step_scores(sequences))
 
     def score_sequences(self, X, *, inputs=None, groups=None, lengths=None) -> np.ndarray:
@@ -932,8 +933,13 @@ class KalmanSmoother(BaseStateSpace):
         ndarray of shape (n_sequences,)
         """
         sequences = self._check(X, groups, lengths, inputs)
-        with limit_threads(sequences.n_steps):
+        with self._limit_threads(sequences):
             return self._sequence_scores(sequences)
+
+    def _limit_threads(self, sequences: Sequences):
+        if max(self.n_components, self.n_features_in_) <= SMALL:  # plain loops, no BLAS
+            return nullcontext()
+        return limit_threads(sequences.n_steps)
 
     def _step_scores(self, sequences: Sequences) -> np.ndarray:
         model = self._model_for(sequences)
