@@ -23,8 +23,12 @@ class Lanes {
     double logs[LANES];
     // the lanes: rows of their first step, numbers of steps, times of their first step
     Index row[LANES], steps[LANES];
+    Index limit[LANES];               // where the sequence of the lane ends
+    bool begins[LANES], ends[LANES];  // whether the lane holds the sequence's first, last step
     double A[D * D], Q[T];
-    Vec final_m[D], final_P[T];
+    Vec final_m[D], final_P[T];  // filtered at the last step of each lane
+    Vec next_m[D], next_P[T];    // predicted from there
+    Vec after_m[D], after_C[T];  // smoothed at the step after the last, for lanes that do not end
 
 public:
     explicit Lanes(const Pass& pass) : p(pass), k(pass.k) {}
@@ -41,12 +45,14 @@ public:
             const Index i = members[std::min(l, count - 1)];
             row[l] = p.offsets[i];
             steps[l] = l < count ? p.offsets[i + 1] - p.offsets[i] : 1;
+            limit[l] = row[l] + steps[l];
+            begins[l] = ends[l] = true;
             longest = std::max(longest, steps[l]);
         }
         begin();
         const Index length = segment_steps();
         const Index n_segments = p.smooths() ? (longest + length - 1) / length : 1;
-        if (p.smooths()) memory.resize(std::min(longest, length) * SLOT * LANES);
+        if (p.smooths()) memory.resize(std::min(longest, length) * SLOT * LANES + LANES);
         if (n_segments > 1) checkpoints.resize(n_segments * (D + T) * LANES);
         for (Index segment = 0; segment < n_segments; ++segment) {
             if (n_segments > 1) hold(segment);
@@ -78,7 +84,138 @@ public:
         return again && p.sums();
     }
 
+    static bool worth_chunks(Index n) { return n >= LANES * 4 * WARM_UP; }
+
+    enum Chunked { DONE, REMEMBERS, OTHER_FORM };
+
+    // One long sequence, cut into chunks: a block of as many chunks as lanes at a time.
+    Chunked chunked(Index sequence) {
+        const Index first = p.offsets[sequence], n = p.offsets[sequence + 1] - first;
+        const Index length = std::max<Index>(segment_steps(), 4 * WARM_UP);
+        const Index n_blocks = (n + LANES * length - 1) / (LANES * length);
+        begin();
+        double total = 0.0;
+        Vec worst_of_all = spread(0.0);
+        if (p.smooths()) memory.resize((n / (n_blocks * LANES) + 2) * SLOT * LANES + LANES);
+        checkpoints.resize(n_blocks * (D + T) * LANES);
+        for (Index block = 0; block < n_blocks; ++block) {
+            warm_up(first, n, block, n_blocks);
+            hold(block);
+            forward(0, steps[0], p.smooths() && block + 1 == n_blocks, true);
+            if (!continuous(block)) return REMEMBERS;
+            for (int l = 0; l < LANES; ++l)
+                total -= 0.5 * (logs[l] + std::log(determinant[l]) + quadratic[l]);
+            worst_of_all = larger(worst_of_all, worst);
+        }
+        if (!(largest(worst_of_all) <= WORST_VARIANCE)) return OTHER_FORM;
+        if (p.sequence_ll) p.sequence_ll[sequence] = total;
+        if (p.final_means) {
+            for (int j = 0; j < D; ++j) p.final_means[sequence * D + j] = final_m[j][LANES - 1];
+            write(final_P, LANES - 1, p.final_covs + sequence * D * D);
+        }
+        return p.smooths() ? chunked_backward(first, n, n_blocks) : DONE;
+    }
+
 private:
+    static constexpr Index WARM_UP = 256;
+    static constexpr double FORGOTTEN = 1e-13;
+
+    void place(Index first, Index n, Index block, Index n_blocks) {
+        const Index start = n * block / n_blocks, rows = n * (block + 1) / n_blocks - start;
+        Index at = first + start;
+        for (int l = 0; l < LANES; ++l) {
+            row[l] = at;
+            steps[l] = rows / LANES + (l < rows % LANES ? 1 : 0);
+            at += steps[l];
+            limit[l] = first + n;
+            begins[l] = block == 0 && l == 0;
+            ends[l] = block + 1 == n_blocks && l + 1 == LANES;
+        }
+    }
+
+    // Every lane at the predicted state of its first step: lane 0 goes on from the block before,
+    // the others from a guess WARM_UP steps earlier.
+    void warm_up(Index first, Index n, Index block, Index n_blocks) {
+        double own_m[D], own_P[T];
+        for (int j = 0; j < D; ++j) own_m[j] = block ? next_m[j][LANES - 1] : m[j][0];
+        for (int e = 0; e < T; ++e) own_P[e] = block ? next_P[e][LANES - 1] : P[e][0];
+        place(first, n, block, n_blocks);
+        for (int l = 0; l < LANES; ++l) {
+            row[l] -= l ? WARM_UP : 0;
+            steps[l] += WARM_UP + 1;  // past what is run here, so that no lane ends
+        }
+        for (int j = 0; j < D; ++j) m[j] = spread(own_m[j]);
+        for (int e = 0; e < T; ++e) P[e] = spread(own_P[e]);
+        forward(0, WARM_UP, false, false);
+        place(first, n, block, n_blocks);
+        for (int j = 0; j < D; ++j) m[j][0] = own_m[j];
+        for (int e = 0; e < T; ++e) P[e][0] = own_P[e];
+        quadratic = worst = spread(0.0);
+        determinant = spread(1.0);
+        if (block == 0) pivot = spread(1.0);
+        for (int l = 0; l < LANES; ++l) logs[l] = 0.0;
+    }
+
+    // Whether lane l of (a, A) ends where lane l + 1 of (b, B) began.
+    static bool same(const Vec* a, const Vec* A, const Vec* b, const Vec* B) {
+        for (int l = 0; l + 1 < LANES; ++l)
+            for (int i = 0; i < D; ++i) {
+                const double size = std::sqrt(B[tri(i, i)][l + 1]);
+                const double mean = b[i][l + 1];
+                if (!(std::fabs(a[i][l] - mean) <= FORGOTTEN * (size + std::fabs(mean))))
+                    return false;
+                for (int j = 0; j <= i; ++j) {
+                    const double scale = size * std::sqrt(B[tri(j, j)][l + 1]);
+                    if (!(std::fabs(A[tri(i, j)][l] - B[tri(i, j)][l + 1]) <= FORGOTTEN * scale))
+                        return false;
+                }
+            }
+        return true;
+    }
+    bool continuous(Index block) {
+        Vec start_m[D], start_P[T];
+        const double* slot = checkpoints.data() + block * (D + T) * LANES;
+        for (int j = 0; j < D; ++j) start_m[j] = load(slot + j * LANES);
+        for (int e = 0; e < T; ++e) start_P[e] = load(slot + (D + e) * LANES);
+        return same(next_m, next_P, start_m, start_P);
+    }
+
+    Chunked chunked_backward(Index first, Index n, Index n_blocks) {
+        Vec C[T], mean[D], lag[D * D];
+        Sums sums;
+        for (Index block = n_blocks - 1; block >= 0; --block) {
+            place(first, n, block, n_blocks);
+            if (block + 1 < n_blocks) {
+                resume(block);
+                forward(0, steps[0], true, false);
+            }
+            // the state after the block, exact, for the last lane
+            double own_m[D], own_C[T];
+            for (int j = 0; j < D; ++j) own_m[j] = mean[j][0];
+            for (int e = 0; e < T; ++e) own_C[e] = C[e][0];
+            const double* slot = memory.data() + (WARM_UP - 1) * SLOT * LANES;
+            for (int j = 0; j < D; ++j) mean[j] = load(slot + j * LANES + 1);
+            for (int e = 0; e < T; ++e) C[e] = load(slot + (D + D * D + e) * LANES + 1);
+            for (Index t = WARM_UP - 2; t >= 0; --t)
+                retreat(memory.data() + t * SLOT * LANES, t, C, mean, lag, true);
+            for (int j = 0; j < D; ++j) {
+                after_m[j] = mean[j];
+                after_m[j][LANES - 1] = own_m[j];
+            }
+            for (int e = 0; e < T; ++e) {
+                after_C[e] = C[e];
+                after_C[e][LANES - 1] = own_C[e];
+            }
+            backward(0, steps[0], C, mean, sums, LANES);
+            if (!same(after_m, after_C, mean, C)) return REMEMBERS;
+        }
+        double least = 1.0;
+        for (int l = 0; l < LANES; ++l) least = pivot[l] >= least ? least : pivot[l];
+        if (!(least >= WORST_PIVOT)) return OTHER_FORM;
+        for (int l = 0; l < LANES; ++l) sums.add(p, l);
+        return DONE;
+    }
+
     struct Sums {
         Vec previous[T], next[T], lag[D * D], first[T];
         Sums() {
@@ -159,6 +296,11 @@ private:
                     for (int e = 0; e < T; ++e) final_P[e][l] = P[e][l];
                 }
             predict(at, t, keep ? slot + D * LANES : nullptr);
+            for (int l = 0; l < LANES; ++l)
+                if (t + 1 == steps[l] && !ends[l]) {
+                    for (int j = 0; j < D; ++j) next_m[j][l] = m[j][l];
+                    for (int e = 0; e < T; ++e) next_P[e][l] = P[e][l];
+                }
             slot += keep ? SLOT * LANES : 0;
         }
     }
@@ -254,7 +396,7 @@ private:
         }
         if (p.drift)
             for (int l = 0; l < LANES; ++l)
-                if (t + 1 < steps[l])
+                if (at[l] + 1 < limit[l])
                     for (int j = 0; j < D; ++j) mean[j][l] += p.drift[(at[l] + 1) * D + j];
         if (slot) gains(AP, next, slot);
         for (int j = 0; j < D; ++j) m[j] = mean[j];
@@ -305,18 +447,23 @@ private:
         for (Index t = stop - 1; t >= start; --t) {
             const double* slot = memory.data() + (t - start) * SLOT * LANES;
             Vec lag[D * D], active = spread(0.0);
-            bool any = false;
+            bool any = false, moves[LANES];
             for (int l = 0; l < LANES; ++l) {
-                active[l] = t + 1 < steps[l] ? 1.0 : 0.0;
-                any = any || t + 1 < steps[l];
+                moves[l] = t < steps[l] && !(ends[l] && t + 1 == steps[l]);
+                active[l] = moves[l] ? 1.0 : 0.0;
+                any = any || moves[l];
+                if (t + 1 == steps[l] && !ends[l]) {
+                    for (int j = 0; j < D; ++j) mean[j][l] = after_m[j][l];
+                    for (int e = 0; e < T; ++e) C[e][l] = after_C[e][l];
+                }
             }
             if (any) {
                 if (p.sums())
                     for (int e = 0; e < T; ++e) sums.next[e] += C[e] * active;
-                retreat(slot, t, C, mean, lag);
+                retreat(slot, t, C, mean, lag, false);
             }
             for (int l = 0; l < LANES; ++l)
-                if (t + 1 == steps[l]) {
+                if (t + 1 == steps[l] && ends[l]) {
                     for (int j = 0; j < D; ++j) mean[j][l] = final_m[j][l];
                     for (int e = 0; e < T; ++e) C[e][l] = final_P[e][l];
                     for (int e = 0; e < D * D; ++e) lag[e][l] = 0.0;
@@ -325,14 +472,18 @@ private:
                 for (int e = 0; e < T; ++e) sums.previous[e] += C[e] * active;
                 for (int e = 0; e < D * D; ++e) sums.lag[e] += lag[e] * active;
             }
-            if (t == 0)
-                for (int e = 0; e < T; ++e) sums.first[e] = C[e];
-            for (int l = 0; l < count; ++l)
-                if (t < steps[l]) write_step(row[l] + t, l, t + 1 < steps[l], t == 0, C, mean, lag);
+            for (int l = 0; l < count; ++l) {
+                const bool first = t == 0 && begins[l];
+                if (first)
+                    for (int e = 0; e < T; ++e) sums.first[e][l] = C[e][l];
+                if (t < steps[l]) write_step(row[l] + t, l, moves[l], first, C, mean, lag);
+            }
         }
     }
 
-    void retreat(const double* slot, Index t, Vec* C, Vec* mean, Vec* lag) {
+    // One step back in every lane.  `shifted`: lane l works on what lane l + 1 has stored.
+    void retreat(const double* slot, Index t, Vec* C, Vec* mean, Vec* lag, bool shifted) {
+        if (shifted) ++slot;  // the lanes are neighbours in memory; the last lane gets rubbish
         if (p.time_varying()) {
             Index longest = 0;
             for (int l = 0; l < LANES; ++l) longest = std::max(longest, steps[l]);
@@ -347,10 +498,11 @@ private:
             difference[i] = total;
         }
         if (p.drift)
-            for (int l = 0; l < LANES; ++l)
-                if (t + 1 < steps[l])
-                    for (int j = 0; j < D; ++j)
-                        difference[j][l] -= p.drift[(row[l] + t + 1) * D + j];
+            for (int l = 0; l < LANES; ++l) {
+                const Index at = row[shifted && l + 1 < LANES ? l + 1 : l] + t + 1;
+                if (at < limit[l])
+                    for (int j = 0; j < D; ++j) difference[j][l] -= p.drift[at * D + j];
+            }
         for (int j = 0; j < D; ++j) {
             Vec total = filtered[j];
             for (int l = 0; l < D; ++l) total += X[l * D + j] * difference[l];
@@ -390,36 +542,52 @@ private:
     }
 };
 
-// All sequences of form 0, longest first, in groups of as many as there are lanes.
+// All sequences of form 0, longest first: long ones in chunks, the rest in groups of as many as
+// there are lanes.  `whole` remembers which long ones cannot be cut.  Returns whether sums have to
+// be made anew.
 template <int D>
-inline bool lanes_of(const Pass& p) {
+inline bool lanes_of(const Pass& p, std::vector<char>& whole) {
     std::vector<Index> order;
-    for (Index i = 0; i < p.n_sequences; ++i)
-        if (p.form[i] == 0) order.push_back(i);
+    Lanes<D> lanes(p);
+    bool again = false;
+    for (Index i = 0; i < p.n_sequences; ++i) {
+        if (p.form[i]) continue;
+        const Index n = p.offsets[i + 1] - p.offsets[i];
+        if (whole[i] || p.time_varying() || !Lanes<D>::worth_chunks(n)) {
+            order.push_back(i);
+            continue;
+        }
+        const auto outcome = lanes.chunked(i);
+        if (outcome == Lanes<D>::DONE) continue;
+        again = again || p.sum_pattern;
+        if (outcome == Lanes<D>::OTHER_FORM) {
+            p.form[i] = 1;
+        } else {
+            whole[i] = 1;
+            order.push_back(i);
+        }
+    }
     const Index* offsets = p.offsets;
     std::stable_sort(order.begin(), order.end(), [offsets](Index a, Index b) {
         return offsets[a + 1] - offsets[a] > offsets[b + 1] - offsets[b];
     });
-    Lanes<D> lanes(p);
-    bool again = false;
-    for (std::size_t i = 0; i < order.size(); i += LANES)
+    for (std::size_t i = 0; i < order.size() && !again; i += LANES)
         again = lanes.whole(order.data() + i,
-                            static_cast<int>(std::min<std::size_t>(LANES, order.size() - i)))
-                || again;
+                            static_cast<int>(std::min<std::size_t>(LANES, order.size() - i)));
     return again;
 }
 
 // Returns whether it was there for this number of states; `again`: sums must be made anew.
-inline bool lanes(const Pass& p, bool& again) {
+inline bool lanes(const Pass& p, std::vector<char>& whole, bool& again) {
     switch (p.d) {
-        case 1: again = lanes_of<1>(p); return true;
-        case 2: again = lanes_of<2>(p); return true;
-        case 3: again = lanes_of<3>(p); return true;
-        case 4: again = lanes_of<4>(p); return true;
-        case 5: again = lanes_of<5>(p); return true;
-        case 6: again = lanes_of<6>(p); return true;
-        case 7: again = lanes_of<7>(p); return true;
-        case 8: again = lanes_of<8>(p); return true;
+        case 1: again = lanes_of<1>(p, whole); return true;
+        case 2: again = lanes_of<2>(p, whole); return true;
+        case 3: again = lanes_of<3>(p, whole); return true;
+        case 4: again = lanes_of<4>(p, whole); return true;
+        case 5: again = lanes_of<5>(p, whole); return true;
+        case 6: again = lanes_of<6>(p, whole); return true;
+        case 7: again = lanes_of<7>(p, whole); return true;
+        case 8: again = lanes_of<8>(p, whole); return true;
     }
     return false;
 }

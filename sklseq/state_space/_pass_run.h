@@ -27,6 +27,7 @@ inline void run(const Pass& p) {
     // with that sequence in square-root form.
     Alone<PlainEngine> plain(p);
     Alone<RootEngine> root(p);
+    std::vector<char> whole(p.n_sequences, 0);
     for (bool again = true; again;) {
         again = false;
         clear(p.sum_previous, dd);
@@ -34,7 +35,8 @@ inline void run(const Pass& p) {
         clear(p.sum_lag, dd);
         clear(p.sum_first, dd);
         clear(p.sum_pattern, dd * p.n_patterns);
-        const bool by_lanes = lanes(p, again);
+        const bool by_lanes = lanes(p, whole, again);
+        if (again) continue;
         for (Index i = 0; i < p.n_sequences; ++i) {
             if (!by_lanes && p.form[i] == 0 && !plain.run(i)) {
                 p.form[i] = 1;
