@@ -51,13 +51,16 @@ class Evidence(NamedTuple):
         1, or 0 for a perfect observation; None: all one.
     constants : ndarray of shape (n_steps,), float or None
         What to add to the pass's log-likelihood of each step.
+    pattern_constants : ndarray of shape (n_patterns,), or None
+        Likewise, by pattern.
     """
 
     y: np.ndarray
     pattern: np.ndarray | None
     S: np.ndarray
     noise: np.ndarray | None = None
-    constants: np.ndarray | None = None
+    constants: np.ndarray | float | None = None
+    pattern_constants: np.ndarray | None = None
 
 
 class Moments(NamedTuple):
@@ -479,15 +482,27 @@ class LinearGaussianChain:
 
 
 def _add_constants(evidence: Evidence, offsets, step, sequence) -> None:
-    constants = evidence.constants
-    if constants is None:
+    constants, by_pattern = evidence.constants, evidence.pattern_constants
+    if constants is not None:
+        if step is not None:
+            step += constants
+        if np.ndim(constants):
+            sequence += np.add.reduceat(constants, offsets[:-1])
+        else:
+            sequence += constants * np.diff(offsets)
+    if by_pattern is None:
         return
-    if step is not None:
-        step += constants
-    if np.ndim(constants):
-        sequence += np.add.reduceat(constants, offsets[:-1])
+    if evidence.pattern is None:
+        by_pattern = by_pattern[0]
+        sequence += by_pattern * np.diff(offsets)
+    elif len(sequence) == 1:
+        sequence += np.bincount(evidence.pattern, minlength=len(by_pattern)) @ by_pattern
     else:
-        sequence += constants * np.diff(offsets)
+        by_pattern = by_pattern[evidence.pattern]
+        sequence += np.add.reduceat(by_pattern, offsets[:-1])
+    if step is not None:
+        step += by_pattern if len(sequence) > 1 or np.ndim(by_pattern) == 0 else (
+            by_pattern[evidence.pattern])  # fmt: skip
 
 
 def _symmetric(matrix: np.ndarray) -> np.ndarray:

@@ -98,18 +98,33 @@ class GaussianObservation:
             evidence = self._small_complete_evidence(X, shift)
             if evidence is not None:
                 return evidence, _complete(p)
-        rows, patterns, weights = self._scaled(X, shift)
+        weights = self._weights()
+        if self.diagonal:
+            rows = np.empty(X.shape)
+            missing = kernels.scale_rows(X, self.offset, shift, weights, rows)
+            patterns = Patterns(*kernels.find_patterns(X)) if missing else _complete(p)
+        else:
+            patterns = Patterns(*kernels.find_patterns(X))
+            rows = None
         if patterns.of_row is None and not exact:
+            rows = self.centred(X, inputs) if rows is None else rows
             return self._complete_evidence(rows, weights), patterns
         if p > d and not exact:
-            return self._collapsed_evidence(rows, weights, patterns), patterns
+            return self._collapsed_evidence(X, shift, rows, weights, patterns), patterns
         tables = self._whitening_tables(patterns.masks, weights)
         y = rows
-        if tables.W is not None:
-            y = np.empty(rows.shape)
-            kernels.map_rows_by_pattern(rows, self._of_row(patterns, len(X)), 0, tables.W, y)
-        constants = tables.log_det[0 if patterns.of_row is None else patterns.of_row]
-        return Evidence(y, patterns.of_row, tables.S, tables.noise, constants), patterns
+        if y is None:
+            y = np.empty(X.shape)
+            of_row = np.zeros(len(X), dtype=np.intp) if patterns.of_row is None else patterns.of_row
+            kernels.map_rows_by_pattern(X, self.offset, shift, of_row, 0, tables.W, y)
+        return Evidence(y, patterns.of_row, tables.S, tables.noise, None, tables.log_det), patterns
+
+    def _weights(self) -> np.ndarray:
+        """Reciprocal standard deviations, 1 where there is no noise or noise is correlated."""
+        if not self.diagonal:
+            return np.ones(len(self.matrix))
+        variances = self.covariance.diagonal()
+        return 1.0 / np.sqrt(np.where(variances > 0.0, variances, 1.0))
 
     def _exact(self) -> bool:
         """Whether some direction is observed without noise."""
@@ -127,22 +142,6 @@ class GaussianObservation:
             return None
         constant = np.log(np.diag(W)).sum() - 0.5 * len(W) * LOG_2PI
         return Evidence(y, None, np.ascontiguousarray(W @ self.matrix)[None], None, constant)
-
-    @staticmethod
-    def _of_row(patterns: Patterns, n: int) -> np.ndarray:
-        return np.zeros(n, dtype=np.intp) if patterns.of_row is None else patterns.of_row
-
-    def _scaled(self, X, shift):
-        """Centred rows, zero where missing; divided by their standard deviations if "diag"."""
-        p = len(self.matrix)
-        weights = np.ones(p)
-        if self.diagonal:
-            variances = self.covariance.diagonal()
-            weights = 1.0 / np.sqrt(np.where(variances > 0.0, variances, 1.0))
-        rows = np.empty(X.shape)
-        missing = kernels.scale_rows(X, self.offset, shift, weights, rows)
-        patterns = Patterns(*kernels.find_patterns(X)) if missing else _complete(p)
-        return rows, patterns, weights
 
     def _complete_evidence(self, rows, weights) -> Evidence:
         p, d = self.matrix.shape
@@ -172,25 +171,25 @@ class GaussianObservation:
         constants += constant
         return Evidence(y, None, np.ascontiguousarray(R[None]), None, constants)
 
-    def _collapsed_evidence(self, rows, weights, patterns: Patterns) -> Evidence:
+    def _collapsed_evidence(self, X, shift, rows, weights, patterns: Patterns) -> Evidence:
         p, d = self.matrix.shape
         n_patterns = len(patterns.masks)
-        y, rest = np.empty((len(rows), d)), np.empty(len(rows))
+        y, rest = np.empty((len(X), d)), np.empty(len(X))
         S, log_det = np.empty((n_patterns, d, d)), np.empty(n_patterns)
+        whitened = np.empty(X.shape) if rows is None else rows
         size = max(1, TABLE_ELEMENTS // (p * max(p, d)))
         for start in range(0, n_patterns, size):
             part = slice(start, start + size)
             tables = self._whitening_tables(patterns.masks[part], weights)
-            if tables.W is not None:
-                whitened = np.empty(rows.shape)
-                kernels.map_rows_by_pattern(rows, patterns.of_row, start, tables.W, whitened)
-            else:
-                whitened = rows
+            if rows is None:
+                kernels.map_rows_by_pattern(
+                    X, self.offset, shift, patterns.of_row, start, tables.W, whitened
+                )
             U, S[part] = np.linalg.qr(tables.S)
             log_det[part] = tables.log_det
             U = np.ascontiguousarray(U)
             kernels.project_rows_by_pattern(whitened, patterns.of_row, start, U, y, rest)
-        return Evidence(y, patterns.of_row, S, None, log_det[patterns.of_row] - 0.5 * rest)
+        return Evidence(y, patterns.of_row, S, None, -0.5 * rest, log_det)
 
     def _whitening_tables(self, masks, weights) -> _Tables:
         """Per pattern: W with W Sigma_oo W' = I, S = W B, and the constant of the log-density."""

@@ -296,7 +296,7 @@ private:
     Engine engine;
     std::vector<double> g, f, log_f, G, J, ends, filtered;  // the path, one entry a step
     // the steady step: m_next = C m_p + D y, m_f = M m_p + K y, e = W y - V m_p, whitened
-    std::vector<double> M, K, V, W, C, D, GA;
+    std::vector<double> M, K, V, W, C, C_transposed, D, GA;
     std::vector<double> predicted, drive, errors, scratch;
 
     bool make_path() {
@@ -388,6 +388,8 @@ private:
         D.resize(static_cast<Index>(d) * k);
         multiply(p.gemm, false, false, d, d, d, 1.0, p.A, M.data(), 0.0, C.data());
         multiply(p.gemm, false, false, d, k, d, 1.0, p.A, K.data(), 0.0, D.data());
+        C_transposed.resize(dd);
+        transpose(d, C.data(), C_transposed.data());
         predicted.resize((BLOCK + 1) * d);
         drive.resize(BLOCK * d);
         errors.resize(BLOCK * k);
@@ -502,8 +504,8 @@ private:
         }
         std::memcpy(predicted.data(), m, sizeof(double) * d);
         for (int t = 0; t < rows; ++t)
-            add_matrix_vector(d, d, C.data(), predicted.data() + t * d, drive.data() + t * d,
-                              predicted.data() + (t + 1) * d);
+            add_vector_matrix(d, d, predicted.data() + t * d, C_transposed.data(),
+                              drive.data() + t * d, predicted.data() + (t + 1) * d);
         std::memcpy(m, predicted.data() + rows * d, sizeof(double) * d);
         if (keep) {
             multiply(p.gemm, false, true, rows, d, d, 1.0, predicted.data(), M.data(), 0.0,
@@ -558,12 +560,9 @@ private:
         if (p.drift)
             multiply(p.gemm, false, false, rows, d, d, -1.0, p.drift + (row + 1) * d, gain, 1.0,
                      drive.data());
-        std::vector<double> transposed(dd);
-        for (int i = 0; i < d; ++i)
-            for (int j = 0; j < d; ++j) transposed[j * d + i] = gain[i * d + j];
         for (int t = rows - 1; t >= 0; --t)
-            add_matrix_vector(d, d, transposed.data(), p.means + (row + t + 1) * d,
-                              drive.data() + t * d, p.means + (row + t) * d);
+            add_vector_matrix(d, d, p.means + (row + t + 1) * d, gain, drive.data() + t * d,
+                              p.means + (row + t) * d);
     }
 
     void fill_filtered_covariances() {

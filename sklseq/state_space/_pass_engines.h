@@ -57,11 +57,8 @@ struct PlainEngine {
                 gain[j] = h[j] * inverse;
                 h[j] *= root;
             }
-            for (int a = 0; a < d; ++a) {
-                const double factor = h[a];
-                double* out = P.data() + static_cast<Index>(a) * d;
-                for (int j = 0; j < d; ++j) out[j] -= factor * h[j];
-            }
+            for (int a = 0; a < d; ++a)
+                subtract_multiple(d, h[a], h, P.data() + static_cast<Index>(a) * d);
         }
     }
 

@@ -12,6 +12,10 @@ inline Vec load(const double* x) { return *reinterpret_cast<const LooseVec*>(x);
 inline void store(double* x, Vec v) { *reinterpret_cast<LooseVec*>(x) = v; }
 inline Vec larger(Vec a, Vec b) { return a > b ? a : b; }
 inline Vec smaller(Vec a, Vec b) { return a < b ? a : b; }
+
+// with two lanes Pair and Vec are one type
+typedef double Pair __attribute__((vector_size(16)));
+typedef double LoosePair __attribute__((vector_size(16), aligned(8), may_alias));
 #else
 struct Vec {
     double x[LANES];
@@ -62,3 +66,29 @@ inline double largest(const Vec& v) {
     for (int i = 1; i < LANES; ++i) top = v[i] > top ? v[i] : top;
     return top;
 }
+
+// Loads and stores of a vector type, or of one double.
+template <class V>
+struct wide;
+template <>
+struct wide<double> {
+    static constexpr int size = 1;
+    static double load(const double* x) { return *x; }
+    static void store(double* x, double v) { *x = v; }
+};
+#ifdef __GNUC__
+#if SKLSEQ_LANES > 2
+template <>
+struct wide<Pair> {
+    static constexpr int size = 2;
+    static Pair load(const double* x) { return *reinterpret_cast<const LoosePair*>(x); }
+    static void store(double* x, Pair v) { *reinterpret_cast<LoosePair*>(x) = v; }
+};
+#endif
+template <>
+struct wide<Vec> {
+    static constexpr int size = LANES;
+    static Vec load(const double* x) { return *reinterpret_cast<const LooseVec*>(x); }
+    static void store(double* x, Vec v) { *reinterpret_cast<LooseVec*>(x) = v; }
+};
+#endif

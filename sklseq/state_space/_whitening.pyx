@@ -135,25 +135,36 @@ def whiten_complete_rows(
 
 
 def map_rows_by_pattern(
-    const double[:, ::1] x not None,
+    const double[:, ::1] X not None,
+    const double[::1] centre not None,
+    const double[:, ::1] shift,
     const Py_ssize_t[::1] pattern not None,
     Py_ssize_t first,
     const double[:, :, ::1] W not None,
     double[:, ::1] out not None,
 ):
-    """OUT: out[t] = W[pattern[t] - first] x[t] for the rows whose pattern W has; others are left."""
-    cdef Py_ssize_t n = x.shape[0], p = x.shape[1], k = W.shape[1], t, i, j, q
-    cdef double total
+    """OUT: out[t] = W[pattern[t] - first] (X - centre - shift)[t], a missing entry of X being 0.
+
+    Rows whose pattern W does not have are left.
+    """
+    cdef Py_ssize_t n = X.shape[0], p = X.shape[1], k = W.shape[1], t, i, j, q
+    cdef double x
+    cdef bint shifted = shift is not None
     with nogil:
         for t in range(n):
             q = pattern[t] - first
             if q < 0 or q >= W.shape[0]:
                 continue
             for i in range(k):
-                total = 0.0
-                for j in range(p):
-                    total = total + W[q, i, j] * x[t, j]
-                out[t, i] = total
+                out[t, i] = 0.0
+            for j in range(p):
+                x = X[t, j] - centre[j]
+                if shifted:
+                    x = x - shift[t, j]
+                if isnan(x):
+                    continue
+                for i in range(k):
+                    out[t, i] += W[q, i, j] * x
 
 
 def project_rows_by_pattern(
