@@ -99,16 +99,23 @@ class GaussianObservation:
             if evidence is not None:
                 return evidence, _complete(p)
         weights = self._weights()
+        if p > d and not exact:
+            patterns = Patterns(*kernels.find_patterns(X))
+            if patterns.of_row is None:
+                return self._complete_evidence(X, inputs, weights), patterns
         if self.diagonal:
             rows = np.empty(X.shape)
             missing = kernels.scale_rows(X, self.offset, shift, weights, rows)
             patterns = Patterns(*kernels.find_patterns(X)) if missing else _complete(p)
+            if not missing and not exact:
+                S = np.ascontiguousarray((weights[:, None] * self.matrix)[None])
+                constant = np.log(weights).sum() - 0.5 * p * LOG_2PI
+                return Evidence(rows, None, S, None, constant), patterns
         else:
             patterns = Patterns(*kernels.find_patterns(X))
             rows = None
         if patterns.of_row is None and not exact:
-            rows = self.centred(X, inputs) if rows is None else rows
-            return self._complete_evidence(rows, weights), patterns
+            return self._complete_evidence(X, inputs, weights), patterns
         if p > d and not exact:
             return self._collapsed_evidence(X, shift, rows, weights, patterns), patterns
         tables = self._whitening_tables(patterns.masks, weights)
@@ -143,11 +150,11 @@ class GaussianObservation:
         constant = np.log(np.diag(W)).sum() - 0.5 * len(W) * LOG_2PI
         return Evidence(y, None, np.ascontiguousarray(W @ self.matrix)[None], None, constant)
 
-    def _complete_evidence(self, rows, weights) -> Evidence:
+    def _complete_evidence(self, X, inputs, weights) -> Evidence:
+        """In blocks whose temporaries stay in the cache."""
         p, d = self.matrix.shape
-        whiten = None
         if self.diagonal:
-            S = weights[:, None] * self.matrix
+            whiten, S = None, weights[:, None] * self.matrix
             log_det = np.log(weights).sum()
         else:
             factor = np.linalg.cholesky(self.covariance)
@@ -155,21 +162,22 @@ class GaussianObservation:
             whiten = solve_triangular(factor, np.eye(p), lower=True, check_finite=False).T
             log_det = -np.log(np.diag(factor)).sum()
         constant = log_det - 0.5 * p * LOG_2PI
-        if p <= d:
-            y = rows if whiten is None else rows @ whiten
-            return Evidence(y, None, np.ascontiguousarray(S[None]), None, constant)
-        U, R = np.linalg.qr(S)
-        y, constants = np.empty((len(rows), d)), np.empty(len(rows))
-        size = max(16, BLOCK_ELEMENTS // p)  # blocks whose temporaries stay in the cache
-        for start in range(0, len(rows), size):
+        collapses = p > d
+        U, R = np.linalg.qr(S) if collapses else (None, S)
+        y, constants = np.empty((len(X), len(R))), np.full(len(X), constant)
+        size = max(16, BLOCK_ELEMENTS // p)
+        for start in range(0, len(X), size):
             part = slice(start, start + size)
-            block = rows[part] if whiten is None else rows[part] @ whiten
+            block = self.centred(X[part], None if inputs is None else inputs[part])
+            block = block * weights if whiten is None else block @ whiten
+            if not collapses:
+                y[part] = block
+                continue
             np.matmul(block, U, out=y[part])
-            rest = block - y[part] @ U.T
-            constants[part] = np.einsum("np,np->n", rest, rest)
-        constants *= -0.5
-        constants += constant
-        return Evidence(y, None, np.ascontiguousarray(R[None]), None, constants)
+            block -= y[part] @ U.T
+            constants[part] -= 0.5 * np.einsum("np,np->n", block, block)
+        S = np.ascontiguousarray(R[None])
+        return Evidence(y, None, S, None, constants if collapses else constant)
 
     def _collapsed_evidence(self, X, shift, rows, weights, patterns: Patterns) -> Evidence:
         p, d = self.matrix.shape
@@ -203,6 +211,13 @@ class GaussianObservation:
         n, p = masks.shape
         both = masks[:, :, None] & masks[:, None, :]
         blocks = np.where(both, self.covariance, 0.0)
+        if not self._exact():
+            # 1 on the diagonal for what is missing, whose row of W is then zero
+            blocks[:, np.arange(p), np.arange(p)] += ~masks
+            W = np.linalg.inv(np.linalg.cholesky(blocks))
+            log_det = np.log(np.diagonal(W, axis1=1, axis2=2)).sum(axis=1) - 0.5 * LOG_2PI * seen
+            W = np.where(both, W, 0.0)
+            return _Tables(np.ascontiguousarray(W), W @ self.matrix, None, log_det)
         values, vectors = np.linalg.eigh(blocks)
         # unseen coordinates are eigenvectors of value 0: a zero row of W, no observation
         real = np.einsum("npq,np->nq", vectors**2, masks) > 0.5

@@ -7,10 +7,9 @@ inline double update_mean(int d, int k, const double* S, const double* g, const 
     double quadratic = 0.0, determinant = 1.0, logs = 0.0;
     for (int i = 0; i < k; ++i) {
         const double* s = S + static_cast<Index>(i) * d;
-        double fitted = 0.0, size = std::fabs(y[i]);
-        for (int j = 0; j < d; ++j) fitted += s[j] * m[j];
-        const double u = y[i] - fitted;
+        const double u = y[i] - dot(d, s, m);
         if (!(f[i] > 0.0)) {
+            double size = std::fabs(y[i]);
             for (int j = 0; j < d; ++j) size += std::fabs(s[j] * m[j]);
             if (std::fabs(u) <= 1e-8 * (size - f[i])) continue;
             return f[i] == f[i] && u == u ? -HUGE_VAL : NAN;
@@ -21,8 +20,7 @@ inline double update_mean(int d, int k, const double* S, const double* g, const 
             logs += std::log(determinant);
             determinant = 1.0;
         }
-        const double* gain = g + static_cast<Index>(i) * d;
-        for (int j = 0; j < d; ++j) m[j] += gain[j] * u;
+        subtract_multiple(d, -u, g + static_cast<Index>(i) * d, m);
     }
     return -0.5 * (logs + std::log(determinant) + quadratic);
 }

@@ -47,8 +47,7 @@ struct PlainEngine {
                 continue;
             }
             vector_matrix(d, d, s, P.data(), h);
-            double variance = 1.0;
-            for (int j = 0; j < d; ++j) variance += s[j] * h[j];
+            const double variance = 1.0 + dot(d, s, h);
             f[i] = variance;
             // NaN must count as the worst
             if (!(variance <= worst_variance)) worst_variance = variance;

@@ -62,20 +62,31 @@ inline void subtract_multiple(int n, double factor, const double* y, double* x) 
     eliminate(n, 1, &factor, 1, y, n, x, 1.0);
 }
 
+// a'b in four chains, or in as many as a vector has lanes
+inline double dot(int n, const double* a, const double* b) {
+    int j = 0;
+    double total = 0.0;
+#ifdef __GNUC__
+    if (n >= LANES) {
+        Vec sum = load(a) * load(b);
+        for (j = LANES; j + LANES <= n; j += LANES) sum += load(a + j) * load(b + j);
+        for (int l = 0; l < LANES; ++l) total += sum[l];
+    }
+#endif
+    double one = 0.0, two = 0.0;
+    for (; j + 2 <= n; j += 2) {
+        one += a[j] * b[j];
+        two += a[j + 1] * b[j + 1];
+    }
+    if (j < n) one += a[j] * b[j];
+    return total + (one + two);
+}
+
 // out = base + M x, one dot product a row
 inline void add_matrix_vector(int n, int m, const double* M, const double* x, const double* base,
                               double* out) {
-    for (int i = 0; i < n; ++i) {
-        const double* row = M + static_cast<Index>(i) * m;
-        double even = 0.0, odd = 0.0;
-        int j = 0;
-        for (; j + 2 <= m; j += 2) {
-            even += row[j] * x[j];
-            odd += row[j + 1] * x[j + 1];
-        }
-        if (j < m) even += row[j] * x[j];
-        out[i] = (base ? base[i] : 0.0) + (even + odd);
-    }
+    for (int i = 0; i < n; ++i)
+        out[i] = (base ? base[i] : 0.0) + dot(m, M + static_cast<Index>(i) * m, x);
 }
 
 inline void transpose(int n, const double* M, double* out) {
