@@ -68,12 +68,12 @@ class BaseStateSpace(BaseSequenceModel):
             return check_covariance(value, f"{name}_init", shape[0])
         return check_parameter_array(value, f"{name}_init", shape)
 
-    def _chain_held(self, held: Mapping, sequences: Sequences) -> dict:
-        """The user's masks, and what data of this size cannot tell."""
+    def _chain_held(self, held: Mapping, n_starts: int) -> dict:
+        """The user's masks, and P0 where fewer starts than that were seen cannot tell it."""
         chain_held = {name: held[name] for name in self._chain_shapes() if name in held}
         if self.initial_state == "diffuse":
             chain_held["initial_state_mean"] = np.array(True)
-        learns = self.initial_state == "learn" and sequences.n_sequences > self.n_components
+        learns = self.initial_state == "learn" and n_starts > self.n_components
         if not learns:
             chain_held["initial_state_covariance"] = np.array(True)
         return chain_held

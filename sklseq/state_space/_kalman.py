@@ -459,7 +459,11 @@ class KalmanSmoother(BaseStateSpace):
             "partly_missing": _partly_missing(X),
             "held": {name: held[name] for name in _OBSERVATION_NAMES if name in held},
         }
-        chain_held = self._chain_held(held, sequences)
+        n_starts = sequences.n_sequences
+        if known_states:  # starts known in part would let P0 shrink onto the others
+            first = sequences.aligned[-1][sequences.offsets[:-1]]
+            n_starts = int(np.sum(~np.isnan(first).any(axis=1)))
+        chain_held = self._chain_held(held, n_starts)
         if "input_matrix" in held:
             target = chain_held if self.inputs_to == "state" else learning["held"]
             target["input_matrix"] = held["input_matrix"]

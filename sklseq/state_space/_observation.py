@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -133,17 +134,26 @@ class GaussianObservation:
         variances = self.covariance.diagonal()
         return 1.0 / np.sqrt(np.where(variances > 0.0, variances, 1.0))
 
+    @cached_property
+    def factor(self) -> np.ndarray | None:
+        """Lower Cholesky factor of Sigma, or None where some direction has no noise."""
+        try:
+            factor = np.linalg.cholesky(self.covariance)
+        except np.linalg.LinAlgError:
+            return None
+        pivots = factor.diagonal() ** 2
+        smallest = _singular(1.0, len(pivots))
+        return factor if np.all(pivots > smallest * self.covariance.diagonal()) else None
+
     def _exact(self) -> bool:
         """Whether some direction is observed without noise."""
-        variances = np.diag(self.covariance)
         if self.diagonal:
-            return bool(variances.min() == 0.0)
-        smallest = np.linalg.eigvalsh(self.covariance)[0]
-        return bool(smallest <= _singular(variances.max(), len(variances)))
+            return bool(self.covariance.diagonal().min() == 0.0)
+        return self.factor is None
 
     def _small_complete_evidence(self, X, shift) -> Evidence | None:
         """One pass over the rows, without BLAS; None where an entry is missing."""
-        W = np.linalg.inv(np.linalg.cholesky(self.covariance))
+        W = np.linalg.inv(self.factor)
         y = np.empty(X.shape)
         if not kernels.whiten_complete_rows(X, self.offset, shift, W, y):
             return None
@@ -157,10 +167,9 @@ class GaussianObservation:
             whiten, S = None, weights[:, None] * self.matrix
             log_det = np.log(weights).sum()
         else:
-            factor = np.linalg.cholesky(self.covariance)
-            S = solve_triangular(factor, self.matrix, lower=True, check_finite=False)
-            whiten = solve_triangular(factor, np.eye(p), lower=True, check_finite=False).T
-            log_det = -np.log(np.diag(factor)).sum()
+            S = solve_triangular(self.factor, self.matrix, lower=True, check_finite=False)
+            whiten = solve_triangular(self.factor, np.eye(p), lower=True, check_finite=False).T
+            log_det = -np.log(self.factor.diagonal()).sum()
         constant = log_det - 0.5 * p * LOG_2PI
         collapses = p > d
         U, R = np.linalg.qr(S) if collapses else (None, S)
