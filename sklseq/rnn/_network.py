@@ -326,8 +326,20 @@ class PackedNetwork:
                     for state, memory in initial
                 ]
             passes = self.forward(window, _rows(inputs, window), workspace, initial)
-            initial = final_states(passes, window)
+            if first + INFERENCE_STEPS < batch.n_steps:
+                initial = final_states(passes, window)
             yield window, passes[-1].outputs
+
+    def final_states(
+        self, batch: SequenceBatch, inputs: np.ndarray, workspace: Workspace
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """State and memory per layer after the last step of one sequence."""
+        initial = None
+        for first in range(0, batch.n_steps, INFERENCE_STEPS):
+            window = batch.window(first, first + INFERENCE_STEPS)
+            passes = self.forward(window, _rows(inputs, window), workspace, initial)
+            initial = final_states(passes, window)
+        return initial
 
     def features(
         self, batch: SequenceBatch, inputs: np.ndarray, workspace: Workspace
@@ -373,11 +385,11 @@ class PackedNetwork:
         """Weighted negative log-likelihood of a shard's targets and its gradient.
 
         The gradient is truncated at the window's start: initial states are constants.
+        inputs : codes (N,) or numbers (N, 1) in packed order.
         seeds : (n_layers + 2,) uint32 of the masks: inputs of the layers, then the two heads.
         """
         architecture = self.architecture
-        rows = _rows(inputs, window)
-        passes = self.forward(window, rows, workspace, initial, dropout, seeds)
+        passes = self.forward(window, inputs, workspace, initial, dropout, seeds)
         flat = workspace.take("gradient", (architecture.n_parameters,), architecture.dtype)
         flat[...] = 0.0
         gradient = architecture.views(flat)
@@ -395,7 +407,7 @@ class PackedNetwork:
             )
         for number in reversed(range(architecture.n_layers)):
             d_inputs = self._layer_backward(
-                number, window, rows, passes[number], d_outputs, gradient, workspace,
+                number, window, inputs, passes[number], d_outputs, gradient, workspace,
                 initial is None,
             )  # fmt: skip
             if number:

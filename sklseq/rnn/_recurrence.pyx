@@ -272,22 +272,23 @@ def sum_of_squares(const floating[::1] x):
     return result
 
 
-def adam_step(floating scale, floating penalty, floating shrinkage, floating step,
-              floating root_correction, floating beta_1, floating beta_2, floating epsilon,
+def adam_step(double scale, double penalty, double shrinkage, double step,
+              double root_correction, double beta_1, double beta_2, double epsilon,
               const floating[::1] gradient, floating[::1] parameters, floating[::1] mean,
               floating[::1] square):
     """One Adam step in place on parameters, mean and square."""
     with nogil:
         c_adam_step(
-            gradient.shape[0], scale, penalty, shrinkage, step, root_correction, beta_1, beta_2,
-            epsilon, const_vector_data(gradient), vector_data(parameters), vector_data(mean),
+            gradient.shape[0], <floating> scale, <floating> penalty, <floating> shrinkage,
+            <floating> step, <floating> root_correction, <floating> beta_1, <floating> beta_2,
+            <floating> epsilon, const_vector_data(gradient), vector_data(parameters), vector_data(mean),
             vector_data(square))
 
 
-def move_average(floating rate, const floating[::1] parameters, floating[::1] average):
+def move_average(double rate, const floating[::1] parameters, floating[::1] average):
     """average += rate * (parameters - average), in place."""
     with nogil:
-        c_move_average(parameters.shape[0], rate, const_vector_data(parameters),
+        c_move_average(parameters.shape[0], <floating> rate, const_vector_data(parameters),
                                  vector_data(average))
 
 
