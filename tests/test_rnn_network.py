@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import references_rnn as reference
 
-from sklseq.rnn import _recurrence as kernels
 from sklseq.rnn._batches import SequenceBatch
 from sklseq.rnn._cells import CELLS, POOLINGS
 from sklseq.rnn._network import Architecture, Network, Targets, Workspace

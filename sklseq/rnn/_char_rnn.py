@@ -11,6 +11,7 @@ from typing import Any
 import joblib
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
 
@@ -22,9 +23,10 @@ from ._objective import SequenceObjective
 from ._trainer import History, Optimiser, Settings, run_epoch, train
 from ._vocabulary import END, EncodedTexts, Vocabulary, check_analyzer, check_texts, tokenize
 
+SYMBOL_DROPOUT = 0.4  # share of `dropout` with which a whole input symbol is hidden
 CHUNK_ROWS = 128  # sequences run together at inference
 CHUNK_STEPS = 32  # steps drawn before finished texts are put aside
-AUTO_EPOCHS, AUTO_UPDATES = 15, 500
+AUTO_EPOCHS, AUTO_UPDATES = 20, 300
 
 # name: (kind, least, least is allowed, greatest)
 NUMBERS: dict[str, tuple[type, float, bool, float]] = {
@@ -65,6 +67,24 @@ def check_number(
         rule = f"{'at least' if closed else 'above'} {least:g}" if least > -np.inf else "finite"
         rule += f" and at most {greatest:g}" if greatest < np.inf else ""
         raise ValueError(f"{name} must be {word} {rule}; got {value!r}.")
+
+
+def check_weights(sample_weight, n: int) -> np.ndarray:
+    """One finite weight per sample, not negative and not all zero."""
+    if sample_weight is None:
+        return np.ones(n)
+    weights = np.asarray(sample_weight, dtype=float)
+    if weights.ndim == 0:
+        weights = np.full(n, float(weights))
+    if weights.shape != (n,):
+        raise ValueError(
+            f"sample_weight must have one entry per sample, ({n},); got {weights.shape}."
+        )
+    if not np.isfinite(weights).all() or (weights < 0).any():
+        raise ValueError("sample_weight must be finite and not negative.")
+    if not (weights > 0).any():
+        raise ValueError("sample_weight must have a positive entry; all are zero.")
+    return weights
 
 
 @contextmanager
@@ -153,6 +173,9 @@ class BaseCharRNN(ClassNamePrefixFeaturesOutMixin, BaseEstimator):
     def _encode(self, X: object) -> EncodedTexts:
         return self._vocabulary.encode(*self._tokens(X), self.handle_unknown)
 
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_network")
+
     @property
     def vocabulary_(self) -> dict[str, int]:
         """Row of the input table by symbol; row 0 is the unknown symbol, row 1 start and end."""
@@ -186,7 +209,6 @@ class BaseCharRNN(ClassNamePrefixFeaturesOutMixin, BaseEstimator):
         self.converged_ = history.converged
         self.validation_scores_ = history.validation_scores if self.early_stopping else None
         self.best_validation_score_ = history.best_validation_score
-        self._forget_packed()
         return history
 
     def _train_more(
@@ -197,7 +219,7 @@ class BaseCharRNN(ClassNamePrefixFeaturesOutMixin, BaseEstimator):
             self._optimiser = Optimiser(
                 self._settings("constant"), initial, architecture.n_weights
             )
-            self._random = objective_random(self.random_state)
+            self._random = check_random_state(self.random_state)
             self.loss_curve_ = list(getattr(self, "loss_curve_", []))
         kept = self._optimiser.result.copy()
         with workers(self.n_jobs) as pool:
@@ -214,7 +236,6 @@ class BaseCharRNN(ClassNamePrefixFeaturesOutMixin, BaseEstimator):
         self.loss_curve_.append(loss)
         self.loss_ = loss
         self.n_iter_ = len(self.loss_curve_)
-        self._forget_packed()
 
     def _objective(self, architecture: Architecture, **arguments) -> SequenceObjective:
         texts = architecture.n_symbols > 0
@@ -231,20 +252,8 @@ class BaseCharRNN(ClassNamePrefixFeaturesOutMixin, BaseEstimator):
     # ---------------------------------------------------------------- running
 
     def _packed(self) -> PackedNetwork:
-        """The network ready to run; kept between calls, never pickled."""
-        packed = self.__dict__.get("_packed_network")
-        if packed is None:
-            packed = self._packed_network = self._network.pack()
-        return packed
-
-    def _forget_packed(self) -> None:
-        self.__dict__.pop("_packed_network", None)
-
-    def __getstate__(self):
-        state = super().__getstate__()
-        state = state.copy()
-        state.pop("_packed_network", None)
-        return state
+        """The network ready to run."""
+        return self._network.packed
 
     def _map_chunks(
         self,
@@ -387,15 +396,6 @@ class BaseCharRNN(ClassNamePrefixFeaturesOutMixin, BaseEstimator):
     @property
     def _n_features_out(self) -> int:
         return self._network.architecture.hidden_size
-
-
-SYMBOL_DROPOUT = 0.0
-
-
-def objective_random(random_state: Any) -> np.random.RandomState:
-    from sklearn.utils import check_random_state
-
-    return check_random_state(random_state)
 
 
 def draw_layers(packed: PackedNetwork) -> list[tuple]:

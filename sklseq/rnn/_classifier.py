@@ -9,16 +9,20 @@ import numpy as np
 from sklearn.base import ClassifierMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import train_test_split
-from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import check_random_state
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import (
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
 
 from . import _recurrence as kernels
-from ._char_rnn import BaseCharRNN, check_number, transfer
+from ._char_rnn import BaseCharRNN, check_number, check_weights, transfer
 from ._network import Architecture, Network
-from ._vocabulary import END, EncodedTexts, Vocabulary, is_text
+from ._vocabulary import END, EncodedTexts, Vocabulary, check_texts, is_text, tokenize
 
 
 class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
@@ -31,16 +35,16 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         dropout=0.3,
         pooling="all",
         reset_after=False,
-        next_char_weight=0.3,
+        next_char_weight=1.0,
         analyzer="char",
         handle_unknown="ignore",
         class_weight=None,
         init=None,
         solver="adamw",
-        alpha=0.01,
+        alpha=0.1,
         batch_size=64,
         learning_rate="cosine",
-        learning_rate_init=3e-3,
+        learning_rate_init=5e-3,
         max_iter="auto",
         shuffle=True,
         average_decay=0.999,
@@ -95,7 +99,8 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.one_d_array = True  # texts; in a table of features strings are refused
+        # Texts come one per sample.  one_d_array and string would tell scikit-learn that *numbers*
+        # come one per sample, and that strings may stand in a table of features.
         tags.input_tags.sparse = False
         return tags
 
@@ -106,39 +111,26 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         random = check_random_state(self.random_state)
         again = self.warm_start and hasattr(self, "_network")
         X, y, weights = self._check_training(X, y, sample_weight, reset=not again)
-        encoder = LabelEncoder().fit(y)
-        if again and not np.array_equal(encoder.classes_, self.classes_):
+        classes, labels = np.unique(y, return_inverse=True)
+        if again and not np.array_equal(classes, self.classes_):
             raise ValueError(
                 f"warm_start needs the labels of the first fit, {self.classes_.tolist()}; got "
-                f"{encoder.classes_.tolist()}."
+                f"{classes.tolist()}."
             )
-        labels = encoder.transform(y).astype(np.int32)
-        weights = weights * self._class_weights(encoder.classes_, y)[labels]
-        present = weights > 0
-        if not present.any():
-            raise ValueError("sample_weight must have a positive entry; all are zero.")
-        vocabulary = self._vocabulary if again else self._learn_vocabulary(X, present)
-        sequences = self._sequences(X, vocabulary)
-        architecture = self._classifier_architecture(vocabulary, len(encoder.classes_))
+        X, labels, weights = self._merge(X, labels, weights)
+        weights = weights * self._class_weights(classes, labels, weights)[labels]
+        vocabulary, sequences = self._learn(X, self._vocabulary if again else None)
+        architecture = self._classifier_architecture(vocabulary, len(classes))
         initial = self._initial_parameters(architecture, vocabulary, random, again)
-        rows = np.flatnonzero(present)
-        held = None
+        rows, held = np.arange(len(labels)), None
         if self.early_stopping:
-            rows, held = self._split(rows, labels, random)
-        objective = self._objective(
-            architecture,
-            inputs=sequences.codes,
-            starts=sequences.starts[rows],
-            lengths=sequences.lengths[rows],
-            weights=weights[rows],
-            labels=labels[rows],
-            next_weight=self.next_char_weight,
-        )
+            rows, held = self._split(labels, random)
+        objective = self._label_objective(architecture, sequences, labels, weights, rows)
         if held is not None:
             objective.score_parameters = self._validator(
                 architecture, sequences, held, labels, weights
             )
-        self.classes_ = encoder.classes_
+        self.classes_ = classes
         self._vocabulary = vocabulary
         self._train(architecture, initial, objective, random)
         return self
@@ -148,6 +140,10 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         first = not hasattr(self, "_network")
         if first and classes is None:
             raise ValueError("classes must be passed on the first call to partial_fit.")
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight='balanced' is not supported by partial_fit; pass a dict of weights."
+            )
         X, y, weights = self._check_training(X, y, sample_weight, reset=first)
         known = np.unique(classes) if first else self.classes_
         if not first and classes is not None and not np.array_equal(np.unique(classes), known):
@@ -157,19 +153,91 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         unseen = np.setdiff1d(y, known)
         if len(unseen):
             raise ValueError(f"y has labels that are not in classes: {unseen.tolist()}.")
-        labels = np.searchsorted(known, y).astype(np.int32)
-        if self.class_weight == "balanced":
-            raise ValueError(
-                "class_weight='balanced' is not supported by partial_fit; pass a dict of weights."
-            )
-        weights = weights * self._class_weights(known, y)[labels]
-        vocabulary = self._learn_vocabulary(X, weights > 0) if first else self._vocabulary
-        sequences = self._sequences(X, vocabulary)
+        X, labels, weights = self._merge(X, np.searchsorted(known, y), weights)
+        weights = weights * self._class_weights(known, labels, weights)[labels]
+        vocabulary, sequences = self._learn(X, None if first else self._vocabulary)
         architecture = self._classifier_architecture(vocabulary, len(known))
         random = check_random_state(self.random_state)
         initial = self._initial_parameters(architecture, vocabulary, random, not first)
-        rows = np.flatnonzero(weights > 0)
-        objective = self._objective(
+        objective = self._label_objective(
+            architecture, sequences, labels, weights, np.arange(len(labels))
+        )
+        self._train_more(architecture, initial, objective)
+        self.classes_ = known
+        self._vocabulary = vocabulary
+        return self
+
+    def _check_training(self, X, y, sample_weight, reset):
+        """X as a list of texts or a float64 table, y as a vector, a weight for each sample."""
+        if y is None:
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is None."
+            )
+        texts = is_text(X)
+        if not reset and texts != (self._vocabulary is not None):
+            kinds = ("numbers", "texts")
+            raise ValueError(
+                f"X holds {kinds[texts]}, but this model was fitted on {kinds[not texts]}."
+            )
+        if texts:
+            X = check_texts(X)
+            if reset:
+                for name in ("n_features_in_", "feature_names_in_"):
+                    self.__dict__.pop(name, None)
+        else:
+            X = validate_data(self, X, dtype=np.float64, order="C", reset=reset)
+        y = column_or_1d(y, warn=True)
+        check_consistent_length(X, y)
+        check_classification_targets(y)
+        return X, y, check_weights(sample_weight, len(y))
+
+    def _merge(self, X, labels, weights):
+        """Repeated (sample, label) pairs as one sample that weighs as much, in sorted order.
+
+        So an integer weight is a repetition, a zero weight an absence and the order of the samples
+        without effect, to the bit, minibatches and dropout notwithstanding.  Without shuffle the
+        order is that of the first occurrences.
+        """
+        used = np.flatnonzero(weights > 0)
+        if isinstance(X, list):
+            keys = [
+                (X[i] if isinstance(X[i], str) else tuple(X[i]), int(labels[i])) for i in used
+            ]
+            number = {key: k for k, key in enumerate(dict.fromkeys(keys))}
+            inverse = np.array([number[key] for key in keys])
+            order = list(number)
+            if self.shuffle:
+                order = sorted(number, key=lambda key: (isinstance(key[0], tuple), key))
+            where = np.array([number[key] for key in order])
+            X = [list(key[0]) if isinstance(key[0], tuple) else key[0] for key in order]
+            merged = np.array([key[1] for key in order], dtype=np.int32)
+            return X, merged, np.bincount(inverse, weights=weights[used])[where]
+        table = np.column_stack([X[used], labels[used]])
+        _, first, inverse = np.unique(table, axis=0, return_index=True, return_inverse=True)
+        total = np.bincount(inverse.reshape(-1), weights=weights[used])
+        order = np.arange(len(first)) if self.shuffle else np.argsort(first)
+        rows = used[first[order]]
+        return X[rows], labels[rows].astype(np.int32), total[order]
+
+    def _learn(self, X, vocabulary) -> tuple[Vocabulary | None, EncodedTexts]:
+        """The vocabulary (None: learn it; stays None for numbers) and the coded sequences."""
+        if not isinstance(X, list):
+            return None, as_sequences(X)
+        tokens, lengths = tokenize(X, self.analyzer)
+        if vocabulary is None:
+            vocabulary = Vocabulary.of(tokens)
+        return vocabulary, vocabulary.encode(tokens, lengths, self.handle_unknown)
+
+    def _class_weights(self, classes, labels, weights) -> np.ndarray:
+        if self.class_weight is None:
+            return np.ones(len(classes))
+        if self.class_weight == "balanced":
+            totals = np.bincount(labels, weights=weights, minlength=len(classes))
+            return totals.sum() / (len(classes) * np.maximum(totals, 1e-300))
+        return compute_class_weight(self.class_weight, classes=classes, y=classes[labels])
+
+    def _label_objective(self, architecture, sequences, labels, weights, rows):
+        return self._objective(
             architecture,
             inputs=sequences.codes,
             starts=sequences.starts[rows],
@@ -178,70 +246,6 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
             labels=labels[rows],
             next_weight=self.next_char_weight,
         )
-        self.classes_ = known
-        self._vocabulary = vocabulary
-        if len(rows):
-            self._train_more(architecture, initial, objective)
-        return self
-
-    def _check_training(self, X, y, sample_weight, reset):
-        if y is None:
-            raise ValueError(
-                f"{type(self).__name__} requires y to be passed, but the target y is None."
-            )
-        if is_text(X):
-            X = self._tokens(X)
-            n = len(X[1])
-            if reset:
-                for name in ("n_features_in_", "feature_names_in_"):
-                    self.__dict__.pop(name, None)
-            elif self._vocabulary is None:
-                raise ValueError("X holds texts, but this model was fitted on numbers.")
-        else:
-            if not reset and self._vocabulary is not None:
-                raise ValueError("X holds numbers, but this model was fitted on texts.")
-            X = validate_data(self, X, dtype=np.float64, order="C", reset=reset)
-            n = len(X)
-        y = column_or_1d(y, warn=True)
-        if len(y) != n:
-            raise ValueError(
-                f"Found input variables with inconsistent numbers of samples: {[n, len(y)]}"
-            )
-        check_classification_targets(y)
-        if sample_weight is None:
-            weights = np.ones(n)
-        else:
-            weights = np.asarray(sample_weight, dtype=float)
-            if weights.ndim == 0:
-                weights = np.full(n, float(weights))
-            if weights.shape != (n,):
-                raise ValueError(
-                    f"sample_weight must have one entry per sample, ({n},); got {weights.shape}."
-                )
-            if not np.isfinite(weights).all() or (weights < 0).any():
-                raise ValueError("sample_weight must be finite and not negative.")
-        return X, y, weights
-
-    def _learn_vocabulary(self, X, present) -> Vocabulary | None:
-        """Symbols of the texts that count; None for numbers."""
-        if isinstance(X, np.ndarray):
-            return None
-        tokens, lengths = X
-        used = np.repeat(present, lengths)
-        if isinstance(tokens, np.ndarray):
-            return Vocabulary.of(tokens[used])
-        return Vocabulary.of([token for token, use in zip(tokens, used) if use])
-
-    def _sequences(self, X, vocabulary: Vocabulary | None) -> EncodedTexts:
-        if vocabulary is not None:
-            return vocabulary.encode(*X, self.handle_unknown)
-        n, steps = X.shape
-        return EncodedTexts(X.reshape(-1), np.arange(n) * steps, np.full(n, steps))
-
-    def _class_weights(self, classes, y) -> np.ndarray:
-        if self.class_weight is None:
-            return np.ones(len(classes))
-        return compute_class_weight(self.class_weight, classes=classes, y=y)
 
     def _classifier_architecture(self, vocabulary, n_labels) -> Architecture:
         if vocabulary is None:
@@ -276,14 +280,14 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
                 raise ValueError(f"{name} must be that of init, {theirs!r}; got {ours!r}.")
         return transfer(source, self.init._vocabulary, architecture, vocabulary, fresh)
 
-    def _split(self, rows, labels, random):
+    def _split(self, labels, random):
         """Rows to train on and rows held out, stratified where every label occurs twice."""
-        counts = np.bincount(labels[rows])
-        stratify = labels[rows] if counts[counts > 0].min() > 1 else None
-        train_rows, held = train_test_split(
-            rows, test_size=self.validation_fraction, random_state=random, stratify=stratify
-        )
-        return np.sort(train_rows), np.sort(held)
+        stratify = labels if np.bincount(labels)[np.unique(labels)].min() > 1 else None
+        kept, held = train_test_split(
+            np.arange(len(labels)), test_size=self.validation_fraction, random_state=random,
+            stratify=stratify,
+        )  # fmt: skip
+        return np.sort(kept), np.sort(held)
 
     def _validator(self, architecture, sequences, held, labels, weights):
         """Mean log-probability of the labels held out, as a function of parameters."""
@@ -300,16 +304,15 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
 
     def _check_input(self, X) -> EncodedTexts:
         check_is_fitted(self)
-        if self._vocabulary is None:
-            if is_text(X):
-                raise ValueError("X holds texts, but this model was fitted on numbers.")
-            X = validate_data(self, X, dtype=np.float64, order="C", reset=False)
-            return self._sequences(X, None)
-        if not is_text(X):
+        texts = is_text(X)
+        if texts != (self._vocabulary is not None):
+            kinds = ("numbers", "texts (strings or lists of tokens)")
             raise ValueError(
-                "X must hold texts (strings or lists of tokens): this model was fitted on texts."
+                f"X holds {kinds[texts]}, but this model was fitted on {kinds[not texts]}."
             )
-        return self._sequences(self._tokens(X), self._vocabulary)
+        if texts:
+            return self._encode(X)
+        return as_sequences(validate_data(self, X, dtype=np.float64, order="C", reset=False))
 
     def _logits(self, sequences: EncodedTexts, network=None) -> np.ndarray:
         def logits(packed, batch, workspace):
@@ -335,7 +338,8 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
     def predict(self, X):
-        return self.classes_[self._logits(self._check_input(X)).argmax(axis=1)]
+        logits = self._logits(self._check_input(X))
+        return self.classes_[logits.argmax(axis=1)]
 
     def transform(self, X):
         return self._last_states(self._check_input(X))
@@ -391,3 +395,9 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
 
 
 SAMPLE_ROUND = 64  # texts drawn at once
+
+
+def as_sequences(X: np.ndarray) -> EncodedTexts:
+    """Rows of a table as sequences of numbers."""
+    n, steps = X.shape
+    return EncodedTexts(X.reshape(-1), np.arange(n) * steps, np.full(n, steps))

@@ -7,9 +7,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from . import _recurrence as kernels
-from ._char_rnn import BaseCharRNN
+from ._char_rnn import BaseCharRNN, check_weights
 from ._network import Architecture, Network
-from ._vocabulary import END, EncodedTexts, Vocabulary, check_texts, tokenize
+from ._vocabulary import EncodedTexts, Vocabulary, check_texts, tokenize
 
 STREAM_WINDOWS = 4  # a stream cut from a long text is at least so many windows long
 
@@ -289,21 +289,3 @@ class CharRNNLanguageModel(BaseCharRNN):
         head = prefix if isinstance(prefix, str) else self._joiner.join(prefix)
         tail = self._vocabulary.decode(codes, self._joiner)
         return head + (self._joiner if head and tail else "") + tail
-
-
-def check_weights(sample_weight, n: int) -> np.ndarray:
-    """One finite weight per sample, not negative and not all zero."""
-    if sample_weight is None:
-        return np.ones(n)
-    weights = np.asarray(sample_weight, dtype=float)
-    if weights.ndim == 0:
-        weights = np.full(n, float(weights))
-    if weights.shape != (n,):
-        raise ValueError(
-            f"sample_weight must have one entry per sample, ({n},); got {weights.shape}."
-        )
-    if not np.isfinite(weights).all() or (weights < 0).any():
-        raise ValueError("sample_weight must be finite and not negative.")
-    if not (weights > 0).any():
-        raise ValueError("sample_weight must have a positive entry; all are zero.")
-    return weights

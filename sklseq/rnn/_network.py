@@ -174,6 +174,17 @@ class Network:
     def views(self) -> dict[str, np.ndarray]:
         return self.architecture.views(self.parameters)
 
+    @cached_property
+    def packed(self) -> PackedNetwork:
+        """Ready for inference; made when first needed, never pickled."""
+        return self.pack()
+
+    def __getstate__(self) -> dict:
+        return {"architecture": self.architecture, "parameters": self.parameters}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+
     # ---------------------------------------------------------------- packing
 
     def _pack(self, weights: np.ndarray, transposed: bool = False) -> np.ndarray:

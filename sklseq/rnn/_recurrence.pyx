@@ -99,7 +99,7 @@ cdef inline LayerWeights[floating] layer_weights(
     return weights
 
 
-def packed_size(Py_ssize_t depth, Py_ssize_t columns, floating[::1] like):
+def packed_size(Py_ssize_t depth, Py_ssize_t columns, const floating[::1] like):
     """Length of the packed form of a (depth, columns) matrix of the type of ``like``."""
     if floating is float:
         return c_packed_size[float](depth, columns)
