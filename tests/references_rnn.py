@@ -60,10 +60,7 @@ def hidden_states(cell, parameters, n_layers, inputs, initial=None):
         h, c = (np.zeros(H), np.zeros(H)) if initial is None else initial[layer]
         outputs = []
         for x in below:
-            if layer == 0:
-                entered = (V[x] if symbols else x * V[0]) + b
-            else:
-                entered = x @ V + b
+            entered = ((V[x] if symbols else x * V[0]) if layer == 0 else x @ V) + b
             h, c = STEPS[cell](h, c, entered, W, d)
             outputs.append(h)
         below = np.array(outputs)

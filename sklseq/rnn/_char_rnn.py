@@ -1,4 +1,4 @@
-"""The scikit-learn face that both character models share: parameters, training, running, drawing."""
+"""The face that both character models share: parameters, training, running, drawing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
-from threadpoolctl import threadpool_limits
 
 from . import _recurrence as kernels
 from ._batches import SequenceBatch, chunks_by_length
@@ -89,18 +88,13 @@ def check_weights(sample_weight, n: int) -> np.ndarray:
 
 @contextmanager
 def workers(n_jobs: int | None) -> Iterator[ThreadPoolExecutor | None]:
-    """Threads for shards, or None for one; BLAS keeps to one thread meanwhile.
-
-    Threads of OpenBLAS in a loop over time steps are slower than none, and on a busy machine by
-    a factor of up to 77.
-    """
+    """Threads for shards, or None for one."""
     n = joblib.effective_n_jobs(n_jobs)
-    with threadpool_limits(1, user_api="blas"):
-        if n == 1:
-            yield None
-        else:
-            with ThreadPoolExecutor(n) as pool:
-                yield pool
+    if n == 1:
+        yield None
+    else:
+        with ThreadPoolExecutor(n) as pool:
+            yield pool
 
 
 class BaseCharRNN(ClassNamePrefixFeaturesOutMixin, BaseEstimator):
@@ -262,10 +256,7 @@ class BaseCharRNN(ClassNamePrefixFeaturesOutMixin, BaseEstimator):
         lengths: np.ndarray,
         network: PackedNetwork | None = None,
     ) -> Iterable[tuple[SequenceBatch, Any]]:
-        """function on chunks of all sequences, by threads if there are; with the chunks.
-
-        No BLAS is called on this way, so there is nothing to limit.
-        """
+        """function on chunks of all sequences, by threads if there are; with the chunks."""
         packed = self._packed() if network is None else network
         chunks = chunks_by_length(starts, lengths, CHUNK_ROWS)
         n = min(joblib.effective_n_jobs(self.n_jobs), len(chunks))

@@ -117,7 +117,7 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
                 f"warm_start needs the labels of the first fit, {self.classes_.tolist()}; got "
                 f"{classes.tolist()}."
             )
-        X, labels, weights = self._merge(X, labels, weights)
+        X, labels, weights = self._arrange(X, labels, weights)
         weights = weights * self._class_weights(classes, labels, weights)[labels]
         vocabulary, sequences = self._learn(X, self._vocabulary if again else None)
         architecture = self._classifier_architecture(vocabulary, len(classes))
@@ -153,7 +153,7 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         unseen = np.setdiff1d(y, known)
         if len(unseen):
             raise ValueError(f"y has labels that are not in classes: {unseen.tolist()}.")
-        X, labels, weights = self._merge(X, np.searchsorted(known, y), weights)
+        X, labels, weights = self._arrange(X, np.searchsorted(known, y), weights)
         weights = weights * self._class_weights(known, labels, weights)[labels]
         vocabulary, sequences = self._learn(X, None if first else self._vocabulary)
         architecture = self._classifier_architecture(vocabulary, len(known))
@@ -191,33 +191,27 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         check_classification_targets(y)
         return X, y, check_weights(sample_weight, len(y))
 
-    def _merge(self, X, labels, weights):
-        """Repeated (sample, label) pairs as one sample that weighs as much, in sorted order.
+    def _arrange(self, X, labels, weights):
+        """Samples without those of weight zero, small integer weights as repetitions, sorted.
 
         So an integer weight is a repetition, a zero weight an absence and the order of the samples
         without effect, to the bit, minibatches and dropout notwithstanding.  Without shuffle the
-        order is that of the first occurrences.
+        given order stays.
         """
-        used = np.flatnonzero(weights > 0)
-        if isinstance(X, list):
-            keys = [
-                (X[i] if isinstance(X[i], str) else tuple(X[i]), int(labels[i])) for i in used
-            ]
-            number = {key: k for k, key in enumerate(dict.fromkeys(keys))}
-            inverse = np.array([number[key] for key in keys])
-            order = list(number)
-            if self.shuffle:
-                order = sorted(number, key=lambda key: (isinstance(key[0], tuple), key))
-            where = np.array([number[key] for key in order])
-            X = [list(key[0]) if isinstance(key[0], tuple) else key[0] for key in order]
-            merged = np.array([key[1] for key in order], dtype=np.int32)
-            return X, merged, np.bincount(inverse, weights=weights[used])[where]
-        table = np.column_stack([X[used], labels[used]])
-        _, first, inverse = np.unique(table, axis=0, return_index=True, return_inverse=True)
-        total = np.bincount(inverse.reshape(-1), weights=weights[used])
-        order = np.arange(len(first)) if self.shuffle else np.argsort(first)
-        rows = used[first[order]]
-        return X[rows], labels[rows].astype(np.int32), total[order]
+        rows = np.flatnonzero(weights > 0)
+        counts = weights[rows].astype(np.int64)
+        if (counts == weights[rows]).all() and counts.sum() <= MOST_REPETITIONS * len(weights):
+            rows = np.repeat(rows, counts)
+            weights = np.ones(len(weights))
+        if self.shuffle and isinstance(X, list):
+            rows = rows[np.argsort(labels[rows], kind="stable")].tolist()
+            same = len(set(map(type, X))) == 1
+            rows.sort(key=X.__getitem__ if same else lambda i: (isinstance(X[i], list), X[i]))
+            rows = np.array(rows)
+        elif self.shuffle:
+            rows = rows[np.lexsort((labels[rows], *X[rows].T))]
+        X = [X[i] for i in rows] if isinstance(X, list) else X[rows]
+        return X, labels[rows].astype(np.int32), weights[rows]
 
     def _learn(self, X, vocabulary) -> tuple[Vocabulary | None, EncodedTexts]:
         """The vocabulary (None: learn it; stays None for numbers) and the coded sequences."""
@@ -395,6 +389,7 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
 
 
 SAMPLE_ROUND = 64  # texts drawn at once
+MOST_REPETITIONS = 10  # times the number of samples: beyond, integer weights stay weights
 
 
 def as_sequences(X: np.ndarray) -> EncodedTexts:

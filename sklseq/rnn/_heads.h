@@ -24,11 +24,16 @@ SKLSEQ_TARGET void pool_forward(Index steps, const std::int64_t* counts, Index H
             if (kinds & MAX) {
                 T* best = to + max_at;
                 std::int32_t* where = rows_of_max + row * H;
-                for (Index j = 0; j < H; j++)
-                    if (t == 0 || h[j] > best[j]) {
-                        best[j] = h[j];
-                        where[j] = static_cast<std::int32_t>(packed);
+                const std::int32_t here = static_cast<std::int32_t>(packed);
+                if (t == 0) {
+                    std::memcpy(best, h, H * sizeof(T));
+                    for (Index j = 0; j < H; j++) where[j] = here;
+                } else {
+                    for (Index j = 0; j < H; j++) {
+                        where[j] = h[j] > best[j] ? here : where[j];
+                        best[j] = h[j] > best[j] ? h[j] : best[j];
                     }
+                }
             }
         }
     }
@@ -83,15 +88,24 @@ template <class T>
 SKLSEQ_TARGET void exponentiate(Index width, T* logits, double* maximum, double* sum) {
     typedef typename Lanes<T>::type V;
     const Index lanes = Lanes<T>::size, full = width - width % lanes;
+    T parts[Lanes<T>::size];
     T best = logits[0];
-    for (Index j = 1; j < width; j++) best = logits[j] > best ? logits[j] : best;
+    if (full > 0) {
+        V highest = load(logits);
+        for (Index j = lanes; j < full; j += lanes) {
+            const V x = load(logits + j);
+            highest = x > highest ? x : highest;
+        }
+        store(parts, highest);
+        for (Index j = 0; j < lanes; j++) best = parts[j] > best ? parts[j] : best;
+    }
+    for (Index j = full; j < width; j++) best = logits[j] > best ? logits[j] : best;
     V sums = {};
     for (Index j = 0; j < full; j += lanes) {
         const V e = exponential(load(logits + j) - best);
         store(logits + j, e);
         sums += e;
     }
-    T parts[Lanes<T>::size];
     store(parts, sums);
     double total = 0.0;
     for (Index j = 0; j < lanes; j++) total += parts[j];
@@ -167,7 +181,7 @@ SKLSEQ_TARGET void move_average(Index size, T rate, const T* parameters, T* aver
 }
 
 template <class T>
-SKLSEQ_TARGET void add_rows(Index rows, Index width, const T* from, T* to) {
-    for (Index row = 0; row < rows; row++, from += width)
+SKLSEQ_TARGET void add_rows(Index rows, Index width, const T* from, Index stride, T* to) {
+    for (Index row = 0; row < rows; row++, from += stride)
         for (Index j = 0; j < width; j++) to[j] += from[j];
 }

@@ -94,6 +94,7 @@ inline int& instruction_set() {
 SKLSEQ_CHOOSE(packed_size)
 SKLSEQ_CHOOSE(pack)
 SKLSEQ_CHOOSE(product)
+SKLSEQ_CHOOSE(add_weight_gradient)
 SKLSEQ_CHOOSE(layer_forward)
 SKLSEQ_CHOOSE(layer_backward)
 SKLSEQ_CHOOSE(input_gradient)

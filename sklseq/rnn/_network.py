@@ -7,8 +7,9 @@ and its gradient by back-propagation through time.  All loops over time are in t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -64,7 +65,7 @@ class Architecture:
             biases["next_bias"] = (self.n_symbols - 1,)
         slots, first = {}, 0
         for name, shape in (*weights.items(), *biases.items()):
-            size = int(np.prod(shape))
+            size = math.prod(shape)
             slots[name] = (slice(first, first + size), shape)
             first += size
         return slots
@@ -109,11 +110,10 @@ class Workspace:
         self._buffers: dict[tuple, np.ndarray] = {}
 
     def take(self, name: object, shape: tuple[int, ...], dtype: object) -> np.ndarray:
-        size = int(np.prod(shape))
-        key = (name, np.dtype(dtype).char)
-        buffer = self._buffers.get(key)
-        if buffer is None or buffer.size < size:
-            buffer = self._buffers[key] = np.empty(size, dtype=dtype)
+        size = math.prod(shape)
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.size < size or buffer.dtype != dtype:
+            buffer = self._buffers[name] = np.empty(size, dtype=dtype)
         return buffer[:size].reshape(shape)
 
 
@@ -162,7 +162,7 @@ class Evaluation:
     label_loss: float
     symbol_loss: float
     gradient: np.ndarray
-    final_states: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    final_states: list[tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -356,7 +356,7 @@ class PackedNetwork:
         self, batch: SequenceBatch, inputs: np.ndarray, workspace: Workspace
     ) -> np.ndarray:
         """Pooled features (sequences, blocks H) of whole sequences."""
-        kinds, blocks = POOLINGS[self.architecture.pooling]
+        kinds, _ = POOLINGS[self.architecture.pooling]
         hidden = self.architecture.hidden_size
         total: np.ndarray | None = None
         first = 0
@@ -392,12 +392,14 @@ class PackedNetwork:
         initial: list[tuple[np.ndarray, np.ndarray]] | None = None,
         dropout: float = 0.0,
         seeds: np.ndarray | None = None,
+        carry: bool = False,
     ) -> Evaluation:
         """Weighted negative log-likelihood of a shard's targets and its gradient.
 
         The gradient is truncated at the window's start: initial states are constants.
         inputs : codes (N,) or numbers (N, 1) in packed order.
         seeds : (n_layers + 2,) uint32 of the masks: inputs of the layers, then the two heads.
+        carry : whether to hand back the states at the end of the window.
         """
         architecture = self.architecture
         passes = self.forward(window, inputs, workspace, initial, dropout, seeds)
@@ -425,7 +427,8 @@ class PackedNetwork:
                 kernels.product(d_inputs, self.layers[number].inputs_back, False, d_outputs)
                 if dropout:
                     kernels.dropout(d_outputs, seeds[number], dropout, d_outputs)
-        return Evaluation(label_loss, symbol_loss, flat, final_states(passes, window))
+        final = final_states(passes, window) if carry else []
+        return Evaluation(label_loss, symbol_loss, flat, final)
 
     def _symbol_loss(
         self, outputs, targets, gradient, d_outputs, workspace, dropout, seeds
@@ -471,7 +474,7 @@ class PackedNetwork:
     def _layer_backward(
         self, number, window, rows, done, d_outputs, gradient, workspace, start
     ) -> np.ndarray | None:
-        """Gradients of a layer's parameters; returns that of its inputs, (N, n_gates H), if dense."""
+        """Gradients of a layer's parameters; returns that of its inputs, (N, n_gates H), or None."""
         architecture, layer = self.architecture, self.layers[number]
         cell, hidden, dtype = architecture.cell_spec, architecture.hidden_size, architecture.dtype
         n_initial = done.n_initial
@@ -499,7 +502,9 @@ class PackedNetwork:
             )
         if cell.has_recurrent_bias:
             everything = done.gates[: len(done.states) - int(window.counts[-1])]
-            gradient[f"recurrent_bias_{number}"] += everything[:, 2 * hidden : 3 * hidden].sum(0)
+            kernels.add_rows(
+                everything[:, 2 * hidden : 3 * hidden], gradient[f"recurrent_bias_{number}"]
+            )
         d_weights = gradient[f"input_weights_{number}"]
         d_bias = gradient[f"bias_{number}"]
         if rows.ndim == 1 and number == 0:

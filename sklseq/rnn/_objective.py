@@ -91,8 +91,9 @@ class SequenceObjective:
                 n = window.n_sequences
                 initial = [(state[:n], memory[:n]) for state, memory in initial]
             return packed.loss_and_gradient(
-                window, inputs, targets, workspace, initial, self.dropout, seeds
-            )
+                window, inputs, targets, workspace, initial, self.dropout, seeds,
+                carry=self.bptt_steps is not None,
+            )  # fmt: skip
 
         jobs = [(*job, workspace) for job, workspace in zip(jobs, self._workspaces)]
         run = map if self.pool is None or len(jobs) == 1 else self.pool.map

@@ -37,8 +37,9 @@ SKLSEQ_TARGET void pack(Index depth, Index columns, const T* weights, Index stri
     }
 }
 
+// a[r * a_row + k * a_step]
 template <class T, int ROWS, int VECTORS>
-SKLSEQ_TARGET void tile(Index depth, const T* a, Index a_stride, const T* panel, T* c, Index c_stride,
+SKLSEQ_TARGET void tile(Index depth, const T* a, Index a_row, Index a_step, const T* panel, T* c, Index c_stride,
                         Index used, bool accumulate) {
     typedef typename Lanes<T>::type V;
     const Index lanes = Lanes<T>::size;
@@ -56,9 +57,10 @@ SKLSEQ_TARGET void tile(Index depth, const T* a, Index a_stride, const T* panel,
         for (int v = 0; v < VECTORS; v++) b[v] = load(panel + v * lanes);
         panel += VECTORS * lanes;
         for (int r = 0; r < ROWS; r++) {
-            const V broadcast = a[r * a_stride + k] - V{};
+            const V broadcast = a[r * a_row] - V{};
             for (int v = 0; v < VECTORS; v++) sums[r][v] += broadcast * b[v];
         }
+        a += a_step;
     }
     for (int r = 0; r < ROWS; r++)
         for (int v = 0; v < VECTORS; v++) {
@@ -69,25 +71,47 @@ SKLSEQ_TARGET void tile(Index depth, const T* a, Index a_stride, const T* panel,
 }
 
 template <class T, int VECTORS>
-SKLSEQ_TARGET void panel_product(Index rows, Index depth, const T* a, Index a_stride, const T* panel,
-                                 T* c, Index c_stride, Index used, bool accumulate) {
+SKLSEQ_TARGET void panel_product(Index rows, Index depth, const T* a, Index a_row, Index a_step,
+                                 const T* panel, T* c, Index c_stride, Index used, bool accumulate) {
     Index r = 0;
     for (; r + 6 <= rows; r += 6)
-        tile<T, 6, VECTORS>(depth, a + r * a_stride, a_stride, panel, c + r * c_stride, c_stride,
+        tile<T, 6, VECTORS>(depth, a + r * a_row, a_row, a_step, panel, c + r * c_stride, c_stride,
                             used, accumulate);
     if (r + 4 <= rows) {
-        tile<T, 4, VECTORS>(depth, a + r * a_stride, a_stride, panel, c + r * c_stride, c_stride,
+        tile<T, 4, VECTORS>(depth, a + r * a_row, a_row, a_step, panel, c + r * c_stride, c_stride,
                             used, accumulate);
         r += 4;
     }
     if (r + 2 <= rows) {
-        tile<T, 2, VECTORS>(depth, a + r * a_stride, a_stride, panel, c + r * c_stride, c_stride,
+        tile<T, 2, VECTORS>(depth, a + r * a_row, a_row, a_step, panel, c + r * c_stride, c_stride,
                             used, accumulate);
         r += 2;
     }
     if (r < rows)
-        tile<T, 1, VECTORS>(depth, a + r * a_stride, a_stride, panel, c + r * c_stride, c_stride,
+        tile<T, 1, VECTORS>(depth, a + r * a_row, a_row, a_step, panel, c + r * c_stride, c_stride,
                             used, accumulate);
+}
+
+template <class T>
+SKLSEQ_TARGET void any_panel(Index vectors, Index rows, Index depth, const T* a, Index a_row,
+                             Index a_step, const T* panel, T* c, Index c_stride, Index used,
+                             bool accumulate) {
+    switch (vectors) {
+    case 1:
+        panel_product<T, 1>(rows, depth, a, a_row, a_step, panel, c, c_stride, used, accumulate);
+        break;
+    case 2:
+        panel_product<T, 2>(rows, depth, a, a_row, a_step, panel, c, c_stride, used, accumulate);
+        break;
+#if SKLSEQ_PANEL_VECTORS > 2
+    case 3:
+        panel_product<T, 3>(rows, depth, a, a_row, a_step, panel, c, c_stride, used, accumulate);
+        break;
+    default:
+        panel_product<T, 4>(rows, depth, a, a_row, a_step, panel, c, c_stride, used, accumulate);
+        break;
+#endif
+    }
 }
 
 template <class T>
@@ -97,23 +121,31 @@ SKLSEQ_TARGET void product(Index rows, Index depth, Index columns, const T* a, I
     for (Index first = 0; first < columns; first += width) {
         const Index used = std::min(width, columns - first);
         const Index vectors = (used + lanes - 1) / lanes;
-        T* to = c + first;
-        switch (vectors) {
-        case 1:
-            panel_product<T, 1>(rows, depth, a, a_stride, packed, to, c_stride, used, accumulate);
-            break;
-        case 2:
-            panel_product<T, 2>(rows, depth, a, a_stride, packed, to, c_stride, used, accumulate);
-            break;
-#if SKLSEQ_PANEL_VECTORS > 2
-        case 3:
-            panel_product<T, 3>(rows, depth, a, a_stride, packed, to, c_stride, used, accumulate);
-            break;
-        default:
-            panel_product<T, 4>(rows, depth, a, a_stride, packed, to, c_stride, used, accumulate);
-            break;
-#endif
-        }
+        any_panel(vectors, rows, depth, a, a_stride, Index(1), packed, c + first, c_stride, used,
+                  accumulate);
         packed += depth * vectors * lanes;
+    }
+}
+
+// out (m, n) += left' right, with left (rows, m) and right (rows, n): the gradient of a weight
+// matrix over all rows of a batch.  Blocks of rows, a panel of `right` packed at a time, so that
+// what the tiles read stays in the second-level cache.
+template <class T>
+SKLSEQ_TARGET void add_weight_gradient(Index rows, Index m, Index n, const T* left,
+                                       Index left_stride, const T* right, Index right_stride,
+                                       T* out, Index out_stride) {
+    const Index lanes = Lanes<T>::size, width = SKLSEQ_PANEL_VECTORS * lanes;
+    const Index most = m * n > 200000 ? 256 : 128;  // an out beyond the cache: pass it less often
+    std::vector<T> panel(std::min(rows, most) * width);
+    for (Index block = 0; block < rows; block += most) {
+        const Index depth = std::min(most, rows - block);
+        const T* a = left + block * left_stride;
+        for (Index first = 0; first < n; first += width) {
+            const Index used = std::min(width, n - first);
+            pack(depth, used, right + block * right_stride + first, right_stride, false,
+                 panel.data());
+            any_panel((used + lanes - 1) / lanes, m, depth, a, Index(1), left_stride,
+                      panel.data(), out + first, out_stride, used, true);
+        }
     }
 }

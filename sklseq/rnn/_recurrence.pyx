@@ -11,7 +11,6 @@ not need is passed empty.  Nothing here checks its input: the network does.
 from libc.stdint cimport int32_t, int64_t, uint32_t
 from libcpp cimport bool as cpp_bool
 from libcpp.vector cimport vector
-from scipy.linalg.cython_blas cimport dgemm, sgemm
 
 ctypedef fused floating:
     float
@@ -31,6 +30,9 @@ cdef extern from "_instruction_sets.h" namespace "sklseq" nogil:
     void c_pack "sklseq::pack"[T](Py_ssize_t, Py_ssize_t, const T*, Py_ssize_t, cpp_bool, T*)
     void c_product "sklseq::product"[T](
         Py_ssize_t, Py_ssize_t, Py_ssize_t, const T*, Py_ssize_t, const T*, T*, Py_ssize_t, cpp_bool)
+    void c_add_weight_gradient "sklseq::add_weight_gradient"[T](
+        Py_ssize_t, Py_ssize_t, Py_ssize_t, const T*, Py_ssize_t, const T*, Py_ssize_t, T*,
+        Py_ssize_t)
     void c_layer_forward "sklseq::layer_forward"[T](
         LayerWeights[T], Py_ssize_t, const int64_t*, cpp_bool, const int32_t*, const T*, T*, T*, T*,
         T*)
@@ -51,7 +53,7 @@ cdef extern from "_instruction_sets.h" namespace "sklseq" nogil:
     void c_adam_step "sklseq::adam_step"[T](
         Py_ssize_t, T, T, T, T, T, T, T, T, const T*, T*, T*, T*)
     void c_move_average "sklseq::move_average"[T](Py_ssize_t, T, const T*, T*)
-    void c_add_rows "sklseq::add_rows"[T](Py_ssize_t, Py_ssize_t, const T*, T*)
+    void c_add_rows "sklseq::add_rows"[T](Py_ssize_t, Py_ssize_t, const T*, Py_ssize_t, T*)
     void c_draw_symbols "sklseq::draw_symbols"[T](
         Py_ssize_t, const LayerWeights[T]*, const T**, const T**, const T*, const T*, Py_ssize_t,
         Py_ssize_t, Py_ssize_t, const double*, double, Py_ssize_t, T*, T*, int32_t*, int32_t*)
@@ -135,26 +137,18 @@ def product(const floating[:, ::1] a, const floating[::1] packed, bint accumulat
 
 def add_weight_gradient(const floating[:, :] left, const floating[:, :] right,
                         floating[:, :] out):
-    """out += left' right, by BLAS: the gradient of a weight matrix over all rows of a batch.
+    """out += left' right: the gradient of a weight matrix over all rows of a batch.
 
     IN   left (rows, m), right (rows, n): blocks of columns of C-contiguous matrices
     OUT  out (m, n), likewise
     """
-    cdef int m = <int> left.shape[1], n = <int> right.shape[1], rows = <int> left.shape[0]
-    cdef int left_stride = <int> (left.strides[0] // <Py_ssize_t> sizeof(floating))
-    cdef int right_stride = <int> (right.strides[0] // <Py_ssize_t> sizeof(floating))
-    cdef int out_stride = <int> (out.strides[0] // <Py_ssize_t> sizeof(floating))
-    cdef floating one = 1
-    cdef char plain = b"N", transpose = b"T"
-    if rows == 0 or m == 0 or n == 0:
+    cdef Py_ssize_t size = sizeof(floating)
+    if left.shape[0] == 0 or left.shape[1] == 0 or right.shape[1] == 0:
         return
-    with nogil:  # column-major BLAS: out' += right' left
-        if floating is float:
-            sgemm(&plain, &transpose, &n, &m, &rows, &one, <float*> &right[0, 0], &right_stride,
-                  <float*> &left[0, 0], &left_stride, &one, &out[0, 0], &out_stride)
-        else:
-            dgemm(&plain, &transpose, &n, &m, &rows, &one, <double*> &right[0, 0], &right_stride,
-                  <double*> &left[0, 0], &left_stride, &one, &out[0, 0], &out_stride)
+    with nogil:
+        c_add_weight_gradient(left.shape[0], left.shape[1], right.shape[1], &left[0, 0],
+                              left.strides[0] // size, &right[0, 0], right.strides[0] // size,
+                              &out[0, 0], out.strides[0] // size)
 
 
 def layer_forward(Py_ssize_t cell, const int64_t[::1] counts, bint start,
@@ -292,10 +286,13 @@ def move_average(double rate, const floating[::1] parameters, floating[::1] aver
                                  vector_data(average))
 
 
-def add_rows(const floating[:, ::1] x, floating[::1] out):
-    """out (width,) += the sum of the rows of x, in order."""
+def add_rows(const floating[:, :] x, floating[::1] out):
+    """out (width,) += the sum of the rows of x, a block of columns of a C-contiguous matrix."""
+    cdef Py_ssize_t size = sizeof(floating)
+    if x.shape[0] == 0:
+        return
     with nogil:
-        c_add_rows(x.shape[0], x.shape[1], const_data(x), vector_data(out))
+        c_add_rows(x.shape[0], x.shape[1], &x[0, 0], x.strides[0] // size, &out[0])
 
 
 def draw_symbols(list layers, const floating[::1] head, const floating[::1] head_bias,
