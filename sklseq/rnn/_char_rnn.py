@@ -22,7 +22,6 @@ from ._objective import SequenceObjective
 from ._trainer import History, Optimiser, Settings, run_epoch, train
 from ._vocabulary import END, EncodedTexts, Vocabulary, check_analyzer, check_texts, tokenize
 
-SYMBOL_DROPOUT = 0.4  # share of `dropout` with which a whole input symbol is hidden
 CHUNK_ROWS = 128  # sequences run together at inference
 CHUNK_STEPS = 32  # steps drawn before finished texts are put aside
 AUTO_EPOCHS, AUTO_UPDATES = 20, 300
@@ -100,6 +99,9 @@ def workers(n_jobs: int | None) -> Iterator[ThreadPoolExecutor | None]:
 class BaseCharRNN(ClassNamePrefixFeaturesOutMixin, BaseEstimator):
     """What CharRNNClassifier and CharRNNLanguageModel share."""
 
+    _head: str  # the head of output_weights_
+    _hidden_share: float  # a whole input symbol is hidden with this share of `dropout`
+
     # ---------------------------------------------------------------- parameters
 
     def _check_parameters(self) -> None:
@@ -173,6 +175,8 @@ class BaseCharRNN(ClassNamePrefixFeaturesOutMixin, BaseEstimator):
     @property
     def vocabulary_(self) -> dict[str, int]:
         """Row of the input table by symbol; row 0 is the unknown symbol, row 1 start and end."""
+        if self._vocabulary is None:
+            raise AttributeError("vocabulary_: this model was fitted on numbers.")
         return self._vocabulary.codes
 
     # ---------------------------------------------------------------- training
@@ -239,7 +243,7 @@ class BaseCharRNN(ClassNamePrefixFeaturesOutMixin, BaseEstimator):
             shuffle=self.shuffle,
             # Numbers are trained without dropout, so that an integer weight is a repetition.
             dropout=self.dropout if texts else 0.0,
-            symbol_dropout=self.dropout * SYMBOL_DROPOUT if texts else 0.0,
+            symbol_dropout=self.dropout * self._hidden_share if texts else 0.0,
             **arguments,
         )
 
@@ -383,6 +387,16 @@ class BaseCharRNN(ClassNamePrefixFeaturesOutMixin, BaseEstimator):
     @property
     def biases_(self) -> list[np.ndarray]:
         return self._weights("bias")
+
+    @property
+    def output_weights_(self) -> np.ndarray:
+        check_is_fitted(self)
+        return self._network.views[f"{self._head}_weights"]
+
+    @property
+    def output_bias_(self) -> np.ndarray:
+        check_is_fitted(self)
+        return self._network.views[f"{self._head}_bias"]
 
     @property
     def _n_features_out(self) -> int:

@@ -26,6 +26,9 @@ from ._vocabulary import END, EncodedTexts, Vocabulary, check_texts, is_text, to
 
 
 class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
+    _head = "label"
+    _hidden_share = 0.4
+
     def __init__(
         self,
         cell="gru",

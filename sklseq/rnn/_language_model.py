@@ -15,6 +15,9 @@ STREAM_WINDOWS = 4  # a stream cut from a long text is at least so many windows 
 
 
 class CharRNNLanguageModel(BaseCharRNN):
+    _head = "next"
+    _hidden_share = 0.2
+
     def __init__(
         self,
         cell="gru",
