@@ -65,15 +65,23 @@ class SequenceObjective:
         return int(sum(-(-ordered[:: self.batch_size] // self.bptt_steps)))
 
     def minibatches(self, random: np.random.RandomState) -> Iterator[Minibatch]:
-        n = len(self.starts)
-        order = random.permutation(n) if self.shuffle else np.arange(n)
-        for first in range(0, n, self.batch_size):
-            rows = order[first : first + self.batch_size]
+        for rows in self._chosen_rows(random):
             batch = SequenceBatch.sorted(rows, self.starts[rows], self.lengths[rows])
             shards = [Shard(part) for part in batch.shards(SHARD_ROWS)]
             steps = self.bptt_steps or batch.n_steps
             for begin in range(0, batch.n_steps, steps):
                 yield Minibatch(shards, begin, begin + steps)
+
+    def _chosen_rows(self, random: np.random.RandomState) -> list[np.ndarray]:
+        """The sequences of each minibatch; with windows, sequences of like length go together."""
+        n = len(self.starts)
+        order = random.permutation(n) if self.shuffle else np.arange(n)
+        if self.bptt_steps is not None:
+            order = order[np.argsort(-self.lengths[order], kind="stable")]
+        chosen = [order[i : i + self.batch_size] for i in range(0, n, self.batch_size)]
+        if self.bptt_steps is not None and self.shuffle:
+            chosen = [chosen[i] for i in random.permutation(len(chosen))]
+        return chosen
 
     def loss_and_gradient(
         self, parameters: np.ndarray, minibatch: Minibatch, random: np.random.RandomState
