@@ -20,7 +20,7 @@ from sklseq.rnn import CharRNNClassifier, CharRNNLanguageModel
 from sklseq.rnn import _recurrence as kernels
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from references_rnn_torch import Twin  # noqa: E402
+from references_rnn_torch import Twin
 
 DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 LETTERS = [chr(48 + i) for i in range(63)]  # and unknown and end: 65 symbols

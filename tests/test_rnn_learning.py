@@ -29,7 +29,7 @@ def same_count(n, seed):
     random = np.random.RandomState(seed)
     X, y = [], []
     for _ in range(n):
-        k = random.randint(5, 21)
+        k = random.randint(3, 16)
         m = k if random.rand() < 0.5 else k + random.choice([-2, -1, 1, 2])
         X.append("a" * k + "b" * m)
         y.append(int(k == m))

@@ -121,7 +121,7 @@ def test_float32_and_every_instruction_set_agree_with_float64(cell, number):
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_windows_with_carried_states_are_one_long_window(cell):
-    network, batch, inputs, targets, _ = make_case(cell, 2)
+    network, batch, inputs, _, _ = make_case(cell, 2)
     whole = network.pack().forward(batch.window(0, 100), inputs[batch.window(0, 100).index],
                                    Workspace())[-1].outputs
     at = {k: row for row, k in enumerate(batch.window(0, 100).index)}

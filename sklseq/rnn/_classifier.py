@@ -26,6 +26,154 @@ from ._vocabulary import END, EncodedTexts, Vocabulary, check_texts, is_text, to
 
 
 class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
+    """Label of a text, by a recurrent network that reads it character by character.
+
+    The network reads a start symbol and the characters one after another; one head sees the pooled
+    hidden states and gives the label's distribution, another sees each state and predicts the next
+    character. Both are trained together, so that p(x) p(y | x) is a joint model that can be drawn
+    from (:meth:`sample`); the second is a regulariser as well.
+
+    Parameters
+    ----------
+    cell : {"rnn", "gru", "lstm"}, default="gru"
+        The recurrent cell; equations under Notes.
+    hidden_size : int, default=128
+        Units H of each layer.
+    n_layers : int, default=1
+        Layers, each reading the states of the one below.
+    dropout : float in [0, 0.99], default=0.3
+        Share of the hidden states that is zeroed in training, between layers and before the
+        output. Besides, a whole input symbol is hidden (read as the unknown symbol) with
+        probability 0.4 times that; it is this that trains the row of unknown symbols.
+    pooling : {"last", "mean", "max", "all"}, default="all"
+        What of the hidden states over time the label head sees; "all" is the three side by side.
+    reset_after : bool, default=False
+        For the GRU: the reset gate acts after the matrix product (torch's and cuDNN's variant).
+    next_char_weight : float, default=1.0
+        Weight of the next-character loss beside the label's. 0: no such head, no :meth:`sample`.
+    analyzer : {"char", "word"} or callable, default="char"
+        How a text is split into symbols: characters; words and punctuation marks; or a function
+        from str to a list of str. A text that is already a list of tokens is taken as it is.
+    handle_unknown : {"ignore", "error"}, default="ignore"
+        Symbols at predict that fit did not see: read as the unknown symbol, or a ValueError.
+    class_weight : dict, "balanced" or None, default=None
+        Factors of the samples' weights by label.
+    init : fitted CharRNNLanguageModel or None, default=None
+        Start from its recurrent weights, the table rows of common symbols and its next-character
+        head. ``clone`` unfits it: wrap it in ``sklearn.frozen.FrozenEstimator`` for searches.
+    solver : {"adamw", "adam", "sgd"}, default="adamw"
+        Adam with decoupled weight decay, Adam with an L2 penalty, or gradient descent with
+        momentum.
+    alpha : float, default=0.1
+        Weight decay of all weights but the biases: with ``"adamw"`` each update shrinks them by
+        ``learning rate * alpha``, with the other solvers ``alpha * weight`` is added to the
+        gradient (there, values a hundred times smaller are usual).
+    batch_size : int, default=64
+        Texts of a minibatch.
+    learning_rate : {"cosine", "constant"}, default="cosine"
+        Half a cosine from ``learning_rate_init`` to zero over all epochs, or constant.
+    learning_rate_init : float, default=5e-3
+        Initial step size.
+    max_iter : int or "auto", default="auto"
+        Epochs. "auto": 20, or as many as make 300 updates of the weights (small data).
+    shuffle : bool, default=True
+        Whether to draw the minibatches anew in each epoch.
+    average_decay : float in [0, 1), default=0.999
+        The weights kept are an exponential average of those of the updates, with decay
+        ``min(average_decay, (1 + t) / (10 + t))`` at update t; 0: the last ones.
+    max_grad_norm : float, default=5.0
+        The norm of a minibatch's gradient is clipped at this value.
+    beta_1, beta_2, epsilon : float, default=0.9, 0.999, 1e-8
+        Constants of Adam.
+    momentum : float, default=0.9
+    nesterovs_momentum : bool, default=True
+        Of ``solver="sgd"``.
+    early_stopping : bool, default=False
+        Hold out a stratified share, stop when the mean log-probability of its labels no longer
+        rises, and keep the best weights.
+    validation_fraction : float, default=0.1
+        Share that is held out by early stopping.
+    n_iter_no_change : int, default=10
+        Epochs without an improvement by ``tol`` after which training ends, under early stopping or
+        a constant learning rate.
+    tol : float, default=1e-4
+        In nats.
+    warm_start : bool, default=False
+        Whether ``fit`` goes on from the last weights; vocabulary and labels stay.
+    verbose : bool, default=False
+        Print epoch, loss, validation score and characters per second.
+    n_jobs : int, default=None
+        Threads, for shards of 32 sequences of a minibatch. Results do not depend on it.
+    random_state : int, RandomState or None, default=None
+        Of the initial weights, the minibatches and the dropout.
+
+    Attributes
+    ----------
+    classes_ : ndarray (n_classes,)
+        The labels.
+    vocabulary_ : dict
+        Row of the input table by symbol; row 0 is the unknown symbol, row 1 start and end of text.
+    input_weights_, recurrent_weights_, biases_ : list of ndarray
+        Per layer, (inputs, gates * H), (H, gates * H) and (gates * H,): the gates side by side.
+    output_weights_, output_bias_ : ndarray
+        Of the label head, (features, n_classes) and (n_classes,).
+    loss_curve_ : list of float
+        Mean loss of each epoch, as met on the way: nats per label, plus next_char_weight times nats
+        per character.
+    loss_ : float
+        The last of them.
+    validation_scores_ : list of float or None
+        Under early stopping: mean log-probability of the labels held out, in nats, after each
+        epoch.
+    best_validation_score_ : float or None
+        The largest of them, that of the weights kept.
+    n_iter_ : int
+        Epochs run.
+    converged_ : bool
+        Whether the schedule was completed or the criterion of ``tol`` met.
+    n_features_in_ : int
+        Columns of a numeric X.
+
+    Notes
+    -----
+    With one-hot x_t, σ the logistic function and ⊙ the product entry by entry:
+
+    - ``"rnn"``: h_t = tanh(W_hh h_{t-1} + W_xh x_t + b)
+    - ``"gru"``: Γ_u = σ(W_u h_{t-1} + V_u x_t + b_u), Γ_r = σ(W_r h_{t-1} + V_r x_t + b_r),
+      c_t = tanh(W_c (Γ_r ⊙ h_{t-1}) + V_c x_t + b_c), h_t = Γ_u ⊙ h_{t-1} + (1 − Γ_u) ⊙ c_t;
+      with ``reset_after=True`` c_t = tanh(Γ_r ⊙ (W_c h_{t-1} + d_c) + V_c x_t + b_c)
+    - ``"lstm"``: F, I, O = σ(W h_{t-1} + V x_t + b) each with its own weights,
+      c̃_t = tanh(W_c h_{t-1} + V_c x_t + b_c), c_t = F ⊙ c_{t-1} + I ⊙ c̃_t, h_t = O ⊙ tanh(c_t)
+
+    Fitted arrays hold the transposes: ``recurrent_weights_[0]`` is [W_u', W_r', W_c'] for the GRU
+    (update, reset, candidate), [W_f', W_i', W_c', W_o'] for the LSTM (forget, include, candidate,
+    output), W_hh' for the RNN; ``input_weights_[0]`` likewise of V, one row per symbol.
+
+    A 2-D numeric X is taken as **one short sequence of scalar steps per row**; it is computed in
+    float64 and without dropout. Texts are computed in float32; a text's output does not depend on
+    the others in the call, to the bit. A sample of integer weight w is w samples, one of weight 0
+    none, and the order of the samples has no effect (with ``shuffle``).
+
+    References
+    ----------
+    .. [1] Hochreiter, S. & Schmidhuber, J. (1997). Long short-term memory. Neural Computation.
+    .. [2] Cho, K. et al. (2014). Learning phrase representations using RNN encoder-decoder for
+       statistical machine translation. EMNLP, section 2.3.
+    .. [3] Loshchilov, I. & Hutter, F. (2019). Decoupled weight decay regularization. ICLR.
+
+    Examples
+    --------
+    >>> from sklseq.rnn import CharRNNClassifier
+    >>> names = ["Nguyen", "Tran", "Pham", "Rossi", "Bianchi", "Ricci"] * 5
+    >>> origin = ["Vietnam", "Vietnam", "Vietnam", "Italy", "Italy", "Italy"] * 5
+    >>> model = CharRNNClassifier(hidden_size=16, random_state=0).fit(names, origin)
+    >>> model.predict(["Phan", "Rocci"]).tolist()
+    ['Vietnam', 'Italy']
+    >>> texts, labels = model.sample(2, "Italy", random_state=0)
+    >>> labels.tolist()
+    ['Italy', 'Italy']
+    """
+
     _head = "label"
     _hidden_share = 0.4
 
@@ -110,6 +258,31 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
     # ---------------------------------------------------------------- fitting
 
     def fit(self, X, y, sample_weight=None):
+        """Learn from texts (or rows of numbers) and their labels.
+
+        Parameters
+        ----------
+        X : list, array or Series of str (n,), lists of tokens, or numbers (n, n_steps)
+        y : array-like (n,)
+            Labels.
+        sample_weight : array-like (n,), default=None
+            Not negative; an integer weight is a repetition, zero an absence.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For a bare string, a missing text (named by its index), NaN, or bad parameters.
+
+        Warns
+        -----
+        ConvergenceWarning
+            When max_iter ends a training at a constant rate, or the loss is no longer finite (the
+            weights are then those of the last good epoch).
+        """
         self._check_parameters()
         random = check_random_state(self.random_state)
         again = self.warm_start and hasattr(self, "_network")
@@ -139,6 +312,11 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         return self
 
     def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """One epoch over these samples at a constant rate; the optimiser is kept between calls.
+
+        ``classes``, all labels that will come, is needed in the first call. The vocabulary is that
+        of the first call (or of ``fit``): symbols that first come later are unknown ones.
+        """
         self._check_parameters()
         first = not hasattr(self, "_network")
         if first and classes is None:
@@ -323,22 +501,27 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         return logits
 
     def decision_function(self, X):
+        """Logits (n, n_classes), or for two labels their difference (n,)."""
         logits = self._logits(self._check_input(X))
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
 
     def predict_proba(self, X):
+        """Probabilities of the labels, (n, n_classes) float64."""
         return self._label_probabilities(self._check_input(X))
 
     def predict_log_proba(self, X):
+        """Logarithms of the probabilities of the labels, (n, n_classes), in nats."""
         logits = self._logits(self._check_input(X))
         logits -= logits.max(axis=1, keepdims=True)
         return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
     def predict(self, X):
+        """The most probable label of each sample, (n,)."""
         logits = self._logits(self._check_input(X))
         return self.classes_[logits.argmax(axis=1)]
 
     def transform(self, X):
+        """Hidden state of the top layer after each sample, (n, hidden_size)."""
         return self._last_states(self._check_input(X))
 
     # ---------------------------------------------------------------- drawing
@@ -347,6 +530,31 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         self, n_samples=1, label=None, *, max_length=100, temperature=1.0, max_tries=1000,
         random_state=None,
     ):  # fmt: skip
+        """Draw texts and labels from the joint model p(text) p(label | text).
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+        label : label or None, default=None
+            Keep the draws with this label (rejection sampling).
+        max_length : int, default=100
+            Symbols after which a text is cut off.
+        temperature : float, default=1.0
+            Divides the logits of the next character; 0 takes the most probable one.
+        max_tries : int, default=1000
+            Texts drawn at most per text asked for; then a UserWarning and fewer texts.
+        random_state : int, RandomState or None, default=None
+
+        Returns
+        -------
+        texts : list of str
+        labels : ndarray (n_samples,)
+
+        Raises
+        ------
+        ValueError
+            When fitted on numbers, or without a next-character head (next_char_weight=0).
+        """
         check_is_fitted(self)
         self._check_drawing(n_samples, max_length, temperature, None)
         check_number("max_tries", max_tries, Integral, 1, True)

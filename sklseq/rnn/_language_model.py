@@ -15,6 +15,142 @@ STREAM_WINDOWS = 4  # a stream cut from a long text is at least so many windows 
 
 
 class CharRNNLanguageModel(BaseCharRNN):
+    """Distribution of texts, one character after another, by a recurrent network.
+
+    x_{t+1} ~ Multinomial(softmax(W_hy h_t + b)) with h_t the state of the cell; the end of a text
+    is a symbol, and what a text starts from. A long text is cut into at most ``batch_size`` streams
+    (each at least four windows long) that are read side by side in windows of ``bptt_steps``, the
+    state carried from window to window.
+
+    Parameters
+    ----------
+    cell : {"rnn", "gru", "lstm"}, default="gru"
+        The recurrent cell; equations under Notes.
+    hidden_size : int, default=256
+        Units H of each layer.
+    n_layers : int, default=1
+        Layers, each reading the states of the one below.
+    dropout : float in [0, 0.99], default=0.0
+        Share of the hidden states that is zeroed in training, between layers and before the
+        output. Besides, a whole input symbol is hidden (read as the unknown symbol) with
+        probability 0.2 times that; it is this that trains the row of unknown symbols.
+    reset_after : bool, default=False
+        For the GRU: the reset gate acts after the matrix product (torch's and cuDNN's variant).
+    analyzer : {"char", "word"} or callable, default="char"
+        How a text is split into symbols: characters; words and punctuation marks; or a function
+        from str to a list of str. A text that is already a list of tokens is taken as it is.
+    handle_unknown : {"ignore", "error"}, default="ignore"
+        Symbols that fit did not see: probability 0 (a log-probability of -inf) and read as the
+        unknown symbol in what follows, or a ValueError.
+    solver : {"adamw", "adam", "sgd"}, default="adamw"
+        Adam with decoupled weight decay, Adam with an L2 penalty, or gradient descent with
+        momentum.
+    alpha : float, default=0.01
+        Weight decay of all weights but the biases: with ``"adamw"`` each update shrinks them by
+        ``learning rate * alpha``, with the other solvers ``alpha * weight`` is added to the
+        gradient (there, values a hundred times smaller are usual).
+    batch_size : int, default=32
+        Texts, or streams of long texts, of a minibatch.
+    bptt_steps : int, default=64
+        Steps of a window: how far back the gradient reaches.
+    learning_rate : {"cosine", "constant"}, default="cosine"
+        Half a cosine from ``learning_rate_init`` to zero over all epochs, or constant.
+    learning_rate_init : float, default=3e-3
+        Initial step size.
+    max_iter : int or "auto", default="auto"
+        Epochs. "auto": 20, or as many as make 300 updates of the weights (small data).
+    shuffle : bool, default=True
+        Whether to draw the minibatches anew in each epoch.
+    average_decay : float in [0, 1), default=0.999
+        The weights kept are an exponential average of those of the updates, with decay
+        ``min(average_decay, (1 + t) / (10 + t))`` at update t; 0: the last ones.
+    max_grad_norm : float, default=5.0
+        The norm of a minibatch's gradient is clipped at this value.
+    beta_1, beta_2, epsilon : float, default=0.9, 0.999, 1e-8
+        Constants of Adam.
+    momentum : float, default=0.9
+    nesterovs_momentum : bool, default=True
+        Of ``solver="sgd"``.
+    early_stopping : bool, default=False
+        Hold out texts (of a single text, its end), stop when their mean log-probability per
+        character no longer rises, and keep the best weights.
+    validation_fraction : float, default=0.1
+        Share that is held out by early stopping.
+    n_iter_no_change : int, default=10
+        Epochs without an improvement by ``tol`` after which training ends, under early stopping or
+        a constant learning rate.
+    tol : float, default=1e-4
+        In nats.
+    warm_start : bool, default=False
+        Whether ``fit`` goes on from the last weights; vocabulary stay.
+    verbose : bool, default=False
+        Print epoch, loss, validation score and characters per second.
+    n_jobs : int, default=None
+        Threads, for shards of 32 sequences of a minibatch. Results do not depend on it.
+    random_state : int, RandomState or None, default=None
+        Of the initial weights, the minibatches and the dropout.
+
+    Attributes
+    ----------
+    symbols_ : ndarray of str
+        Columns of :meth:`predict_proba`: "" for the end of the text, then the symbols in order.
+    vocabulary_ : dict
+        Row of the input table by symbol; row 0 is the unknown symbol, row 1 start and end of text.
+    input_weights_, recurrent_weights_, biases_ : list of ndarray
+        Per layer, (inputs, gates * H), (H, gates * H) and (gates * H,): the gates side by side.
+    output_weights_, output_bias_ : ndarray
+        Of the next-character head, (H, symbols) and (symbols,).
+    loss_curve_ : list of float
+        Mean loss of each epoch, as met on the way: nats per character. Without dropout it is the
+        notes' Loss = −(1/T) Σ log p(x_t | h_t), −score.
+    loss_ : float
+        The last of them.
+    validation_scores_ : list of float or None
+        Under early stopping: mean log-probability per character of what was held out, in nats,
+        after each epoch.
+    best_validation_score_ : float or None
+        The largest of them, that of the weights kept.
+    n_iter_ : int
+        Epochs run.
+    converged_ : bool
+        Whether the schedule was completed or the criterion of ``tol`` met.
+
+    Notes
+    -----
+    With one-hot x_t, σ the logistic function and ⊙ the product entry by entry:
+
+    - ``"rnn"``: h_t = tanh(W_hh h_{t-1} + W_xh x_t + b)
+    - ``"gru"``: Γ_u = σ(W_u h_{t-1} + V_u x_t + b_u), Γ_r = σ(W_r h_{t-1} + V_r x_t + b_r),
+      c_t = tanh(W_c (Γ_r ⊙ h_{t-1}) + V_c x_t + b_c), h_t = Γ_u ⊙ h_{t-1} + (1 − Γ_u) ⊙ c_t;
+      with ``reset_after=True`` c_t = tanh(Γ_r ⊙ (W_c h_{t-1} + d_c) + V_c x_t + b_c)
+    - ``"lstm"``: F, I, O = σ(W h_{t-1} + V x_t + b) each with its own weights,
+      c̃_t = tanh(W_c h_{t-1} + V_c x_t + b_c), c_t = F ⊙ c_{t-1} + I ⊙ c̃_t, h_t = O ⊙ tanh(c_t)
+
+    Fitted arrays hold the transposes: ``recurrent_weights_[0]`` is [W_u', W_r', W_c'] for the GRU
+    (update, reset, candidate), [W_f', W_i', W_c', W_o'] for the LSTM (forget, include, candidate,
+    output), W_hh' for the RNN; ``input_weights_[0]`` likewise of V, one row per symbol.
+
+    Rows of the symbol table start as N(0, 1): at the usual scale of 1/sqrt(H) a model is much
+    slower to learn. Computed in float32, log-probabilities normalised in float64; a text's scores do not
+    depend on the others in the call, to the bit.
+
+    References
+    ----------
+    .. [1] Hochreiter, S. & Schmidhuber, J. (1997). Long short-term memory. Neural Computation.
+    .. [2] Cho, K. et al. (2014). Learning phrase representations using RNN encoder-decoder for
+       statistical machine translation. EMNLP, section 2.3.
+    .. [3] Loshchilov, I. & Hutter, F. (2019). Decoupled weight decay regularization. ICLR.
+
+    Examples
+    --------
+    >>> from sklseq.rnn import CharRNNLanguageModel
+    >>> model = CharRNNLanguageModel(hidden_size=32, random_state=0).fit(["hello world"] * 30)
+    >>> model.sample(1, prefix="he", temperature=0.0)
+    ['hello world']
+    >>> bool(model.score(["hello world"]) > model.score(["dlrow olleh"]))
+    True
+    """
+
     _head = "next"
     _hidden_share = 0.2
 
@@ -93,6 +229,11 @@ class CharRNNLanguageModel(BaseCharRNN):
     # ---------------------------------------------------------------- fitting
 
     def fit(self, X, y=None, sample_weight=None):
+        """Learn from texts: list, array or Series of str, or lists of tokens; y is ignored.
+
+        ``sample_weight`` (n,) weighs the texts. Raises ValueError for a bare string or a missing
+        text (named by its index); warns with ConvergenceWarning as CharRNNClassifier does.
+        """
         self._check_parameters()
         random = check_random_state(self.random_state)
         again = self.warm_start and hasattr(self, "_network")
@@ -117,6 +258,10 @@ class CharRNNLanguageModel(BaseCharRNN):
         return self
 
     def partial_fit(self, X, y=None, sample_weight=None):
+        """One epoch over these texts at a constant rate; the optimiser is kept between calls.
+
+        The vocabulary is that of the first call (or of ``fit``).
+        """
         self._check_parameters()
         first = not hasattr(self, "_network")
         tokens, n_tokens = self._tokens(X)
@@ -230,9 +375,11 @@ class CharRNNLanguageModel(BaseCharRNN):
         return float(sum(v.sum() for v in values) / sum(map(len, values)))
 
     def score_samples(self, X):
+        """Log-probability of each text, its end counted, (n,), in nats."""
         return np.array([v.sum() for v in self._log_probabilities(self._check_input(X))])
 
     def score(self, X, y=None, sample_weight=None):
+        """Mean log-probability per character (each text's end counted as one), in nats."""
         texts = self._check_input(X)
         weights = check_weights(sample_weight, len(texts.starts))
         totals = np.array([v.sum() for v in self._log_probabilities(texts)])
@@ -242,12 +389,19 @@ class CharRNNLanguageModel(BaseCharRNN):
         )
 
     def perplexity(self, X):
+        """exp(−score): per character."""
         return float(np.exp(-self.score(X)))
 
     def bits_per_char(self, X):
+        """−score in bits."""
         return -self.score(X) / np.log(2.0)
 
     def char_log_proba(self, X):
+        """Log-probability of each character given those before it, for a map of surprise.
+
+        Returns an object array (n,) of float arrays, one number per character, in nats; with the
+        end's log-probability they sum to :meth:`score_samples`.
+        """
         values = self._log_probabilities(self._check_input(X))
         result = np.empty(len(values), dtype=object)
         for i, value in enumerate(values):
@@ -261,15 +415,18 @@ class CharRNNLanguageModel(BaseCharRNN):
         return np.array(["", *self._vocabulary.symbols], dtype=object)
 
     def predict_proba(self, X):
+        """Distribution of the next character after each text, (n, symbols): see ``symbols_``."""
         states = self._last_states(self._check_input(X))
         logits = self._packed().head("next", states).astype(np.float64)
         kernels.softmax(logits)
         return logits
 
     def predict(self, X):
+        """The most probable next character after each text, (n,); "" for the end."""
         return self.symbols_[self.predict_proba(X).argmax(axis=1)]
 
     def transform(self, X):
+        """Hidden state of the top layer after each text, (n, hidden_size)."""
         return self._last_states(self._check_input(X))
 
     # ---------------------------------------------------------------- drawing
@@ -278,6 +435,25 @@ class CharRNNLanguageModel(BaseCharRNN):
         self, n_samples=1, *, max_length=200, prefix="", temperature=1.0, top_k=None,
         random_state=None,
     ):  # fmt: skip
+        """Draw texts, character by character, until their end or ``max_length`` characters.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+        max_length : int, default=200
+            Characters drawn at most, the prefix not counted.
+        prefix : str or list of tokens, default=""
+            What the texts begin with.
+        temperature : float, default=1.0
+            Divides the logits; 0 takes the most probable character.
+        top_k : int or None, default=None
+            Draw among so many most probable characters.
+        random_state : int, RandomState or None, default=None
+
+        Returns
+        -------
+        list of str, each with its prefix
+        """
         check_is_fitted(self)
         self._check_drawing(n_samples, max_length, temperature, top_k)
         tokens = tokenize(check_texts([prefix]), self.analyzer)

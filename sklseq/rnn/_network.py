@@ -474,7 +474,7 @@ class PackedNetwork:
     def _layer_backward(
         self, number, window, rows, done, d_outputs, gradient, workspace, start
     ) -> np.ndarray | None:
-        """Gradients of a layer's parameters; returns that of its inputs, (N, n_gates H), or None."""
+        """Gradients of a layer's parameters; returns that of dense inputs, (N, n_gates H)."""
         architecture, layer = self.architecture, self.layers[number]
         cell, hidden, dtype = architecture.cell_spec, architecture.hidden_size, architecture.dtype
         n_initial = done.n_initial
