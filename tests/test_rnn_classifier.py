@@ -100,7 +100,7 @@ def test_analyzers():
         ([["a", "b"], ["c", 4], ["d"]], "text 1 has 4"),
         ([[1.0, np.nan], [0.0, 1.0], [1.0, 1.0]], "NaN"),
         ([1.0, 2.0, 3.0], "2D"),
-        ([], "0 sample"),
+        ([], "2D"),
     ],
 )
 def test_bad_X_is_refused(X, message):

@@ -53,6 +53,8 @@ class SequenceBatch:
         The number of shards depends on the batch alone, so results do not depend on n_jobs.
         """
         n = -(-len(self.rows) // size)
+        if n == 1:
+            return [self]
         return [
             SequenceBatch(self.rows[i::n], self.starts[i::n], self.lengths[i::n]) for i in range(n)
         ]
@@ -62,10 +64,10 @@ class SequenceBatch:
         last = min(last, self.n_steps)
         # alive at step t: lengths > t; lengths fall, so -lengths is sorted
         counts = np.searchsorted(-self.lengths, -np.arange(first, last), side="left")
-        n = int(counts.sum())
-        steps = np.repeat(np.arange(first, last), counts)
-        row = np.arange(n) - np.repeat(np.cumsum(counts) - counts, counts)
-        return Window(counts.astype(np.int64), self.starts[row] + steps)
+        ends = counts.cumsum()
+        step = np.repeat(np.arange(last - first), counts)
+        row = np.arange(ends[-1]) - (ends - counts)[step]
+        return Window(counts.astype(np.int64, copy=False), self.starts[row] + (step + first))
 
 
 def chunks_by_length(

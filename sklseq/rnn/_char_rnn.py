@@ -22,8 +22,8 @@ from ._objective import SequenceObjective
 from ._trainer import History, Optimiser, Settings, run_epoch, train
 from ._vocabulary import END, EncodedTexts, Vocabulary, check_analyzer, check_texts, tokenize
 
-CHUNK_ROWS = 128  # sequences run together at inference
-CHUNK_STEPS = 32  # steps drawn before finished texts are put aside
+CHUNK_ROWS = 256  # sequences run together at inference
+CHUNK_STEPS = 32  # steps drawn before finished texts are put aside; then twice as many, and so on
 AUTO_EPOCHS, AUTO_UPDATES = 20, 300
 
 # name: (kind, least, least is allowed, greatest)
@@ -320,17 +320,17 @@ class BaseCharRNN(ClassNamePrefixFeaturesOutMixin, BaseEstimator):
         codes = np.full(n_samples, prefix[-1], dtype=np.int32)
         drawn: list[list[int]] = [[] for _ in range(n_samples)]
         alive = np.arange(n_samples)
-        for first in range(0, max_length, CHUNK_STEPS):
-            symbols = np.empty(
-                (len(alive), min(CHUNK_STEPS, max_length - first)), dtype=np.int32
-            )
+        first, steps = 0, CHUNK_STEPS
+        while first < max_length:
+            steps = min(steps, max_length - first)
+            symbols = np.empty((len(alive), steps), dtype=np.int32)
             uniforms = random.random_sample(symbols.shape)
             kernels.draw_symbols(
                 layers, head, bias, uniforms, temperature, top_k or 0, states, memory, codes,
                 symbols,
             )  # fmt: skip
             ended = symbols == END - 1
-            lengths = np.where(ended.any(axis=1), ended.argmax(axis=1), symbols.shape[1])
+            lengths = np.where(ended.any(axis=1), ended.argmax(axis=1), steps)
             for i, row, length in zip(alive, symbols, lengths):
                 drawn[i].extend((row[:length] + 1).tolist())
             going = np.flatnonzero(~ended.any(axis=1))
@@ -340,6 +340,7 @@ class BaseCharRNN(ClassNamePrefixFeaturesOutMixin, BaseEstimator):
                 alive, codes = alive[going], codes[going]
                 states = np.ascontiguousarray(states[:, :, going])
                 memory = np.ascontiguousarray(memory[:, :, going])
+            first, steps = first + steps, min(2 * steps, 16 * CHUNK_STEPS)
         return drawn
 
     def _states_after(self, packed: PackedNetwork, codes: list) -> tuple[np.ndarray, np.ndarray]:

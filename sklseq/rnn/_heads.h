@@ -130,10 +130,12 @@ template <class T> SKLSEQ_TARGET void softmax(Index rows, Index width, T* logits
 
 // In: logits (rows, width), targets (rows; negative: no such class), weights (rows).
 // Out: log_probabilities (rows) of the targets, -inf where there is none; in place of the logits
-// weight * (probability - [class is target]), the gradient of the weighted negative log-likelihood.
+// weight * (probability - [class is target]), the gradient of the weighted negative log-likelihood,
+// which is returned.
 template <class T>
-SKLSEQ_TARGET void cross_entropy(Index rows, Index width, const std::int32_t* targets,
+SKLSEQ_TARGET double cross_entropy(Index rows, Index width, const std::int32_t* targets,
                                  const T* weights, T* logits, double* log_probabilities) {
+    double loss = 0.0;
     for (Index row = 0; row < rows; row++, logits += width) {
         const Index target = targets[row];
         const double logit = target >= 0 ? static_cast<double>(logits[target]) : 0.0;
@@ -143,8 +145,12 @@ SKLSEQ_TARGET void cross_entropy(Index rows, Index width, const std::int32_t* ta
                                              : -std::numeric_limits<double>::infinity();
         const T factor = static_cast<T>(target >= 0 ? weights[row] / sum : 0.0);
         for (Index j = 0; j < width; j++) logits[j] *= factor;
-        if (target >= 0) logits[target] -= weights[row];
+        if (target >= 0) {
+            logits[target] -= weights[row];
+            loss -= weights[row] * log_probabilities[row];
+        }
     }
+    return loss;
 }
 
 template <class T> SKLSEQ_TARGET double sum_of_squares(Index size, const T* x) {

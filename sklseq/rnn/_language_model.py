@@ -131,8 +131,8 @@ class CharRNNLanguageModel(BaseCharRNN):
     output), W_hh' for the RNN; ``input_weights_[0]`` likewise of V, one row per symbol.
 
     Rows of the symbol table start as N(0, 1): at the usual scale of 1/sqrt(H) a model is much
-    slower to learn. Computed in float32, log-probabilities normalised in float64; a text's scores do not
-    depend on the others in the call, to the bit.
+    slower to learn. Computed in float32, log-probabilities normalised in float64; a text's scores
+    do not depend on the others in the call, to the bit.
 
     References
     ----------

@@ -443,13 +443,15 @@ class PackedNetwork:
         logits = workspace.take("logits", (len(outputs), width), outputs.dtype)
         self.head("next", outputs, logits)
         log_probabilities = np.empty(len(outputs))
-        kernels.cross_entropy(targets.symbols, targets.symbol_weights, logits, log_probabilities)
+        loss = kernels.cross_entropy(
+            targets.symbols, targets.symbol_weights, logits, log_probabilities
+        )
         kernels.add_weight_gradient(outputs, logits, gradient["next_weights"])
         kernels.add_rows(logits, gradient["next_bias"])
         kernels.product(logits, packed_back, True, d_outputs)
         if dropout:
             kernels.dropout(d_outputs, seeds[-2], dropout, d_outputs)
-        return _weighted_loss(targets.symbol_weights, log_probabilities)
+        return loss
 
     def _label_loss(
         self, window, outputs, targets, gradient, d_outputs, dropout, seeds
@@ -460,7 +462,9 @@ class PackedNetwork:
             kernels.dropout(features, seeds[-1], dropout, features)
         logits = self.head("label", features)
         log_probabilities = np.empty(len(features))
-        kernels.cross_entropy(targets.labels, targets.label_weights, logits, log_probabilities)
+        loss = kernels.cross_entropy(
+            targets.labels, targets.label_weights, logits, log_probabilities
+        )
         kernels.add_weight_gradient(features, logits, gradient["label_weights"])
         kernels.add_rows(logits, gradient["label_bias"])
         d_features = np.empty_like(features)
@@ -469,7 +473,7 @@ class PackedNetwork:
             kernels.dropout(d_features, seeds[-1], dropout, d_features)
         kinds, _ = POOLINGS[self.architecture.pooling]
         kernels.pool_backward(window.counts, kinds, d_features, where, d_outputs)
-        return _weighted_loss(targets.label_weights, log_probabilities)
+        return loss
 
     def _layer_backward(
         self, number, window, rows, done, d_outputs, gradient, workspace, start
@@ -526,11 +530,6 @@ def _rows(inputs: np.ndarray, window: Window) -> np.ndarray:
     """A window's inputs in packed order: codes (N,) or numbers (N, 1)."""
     rows = inputs[window.index]
     return rows if inputs.dtype == np.int32 else rows[:, None]
-
-
-def _weighted_loss(weights: np.ndarray, log_probabilities: np.ndarray) -> float:
-    """−Σ w log p; a weight of zero counts for nothing even where p is zero."""
-    return -float(np.where(weights > 0, weights * log_probabilities, 0.0).sum())
 
 
 def final_states(

@@ -122,7 +122,9 @@ class SequenceObjective:
         windows = [s.batch.window(minibatch.first, minibatch.last) for s in shards]
         dtype = self.architecture.dtype
         n_seeds = self.architecture.n_layers + 2
-        seeds = [random.randint(0, 2**32, size=n_seeds, dtype=np.uint32) for _ in shards]
+        seeds = [None for _ in shards]
+        if self.dropout:
+            seeds = [random.randint(0, 2**32, size=n_seeds, dtype=np.uint32) for _ in shards]
         weights = [self.weights[s.batch.rows] for s in shards]
         totals = np.zeros(2)
         if self.labels is not None:

@@ -29,7 +29,8 @@ cdef extern from "_instruction_sets.h" namespace "sklseq" nogil:
     Py_ssize_t c_packed_size "sklseq::packed_size"[T](Py_ssize_t, Py_ssize_t)
     void c_pack "sklseq::pack"[T](Py_ssize_t, Py_ssize_t, const T*, Py_ssize_t, cpp_bool, T*)
     void c_product "sklseq::product"[T](
-        Py_ssize_t, Py_ssize_t, Py_ssize_t, const T*, Py_ssize_t, const T*, T*, Py_ssize_t, cpp_bool)
+        Py_ssize_t, Py_ssize_t, Py_ssize_t, const T*, Py_ssize_t, const T*, T*, Py_ssize_t,
+        cpp_bool)
     void c_add_weight_gradient "sklseq::add_weight_gradient"[T](
         Py_ssize_t, Py_ssize_t, Py_ssize_t, const T*, Py_ssize_t, const T*, Py_ssize_t, T*,
         Py_ssize_t)
@@ -47,7 +48,7 @@ cdef extern from "_instruction_sets.h" namespace "sklseq" nogil:
         Py_ssize_t, const int64_t*, Py_ssize_t, Py_ssize_t, const T*, const int32_t*, T*)
     void c_dropout "sklseq::dropout"[T](Py_ssize_t, uint32_t, double, const T*, T*)
     void c_softmax "sklseq::softmax"[T](Py_ssize_t, Py_ssize_t, T*)
-    void c_cross_entropy "sklseq::cross_entropy"[T](
+    double c_cross_entropy "sklseq::cross_entropy"[T](
         Py_ssize_t, Py_ssize_t, const int32_t*, const T*, T*, double*)
     double c_sum_of_squares "sklseq::sum_of_squares"[T](Py_ssize_t, const T*)
     void c_adam_step "sklseq::adam_step"[T](
@@ -132,7 +133,7 @@ def product(const floating[:, ::1] a, const floating[::1] packed, bint accumulat
         return
     with nogil:
         c_product(a.shape[0], a.shape[1], out.shape[1], const_data(a), a.shape[1],
-                            const_vector_data(packed), data(out), out.shape[1], accumulate)
+                  const_vector_data(packed), data(out), out.shape[1], accumulate)
 
 
 def add_weight_gradient(const floating[:, :] left, const floating[:, :] right,
@@ -207,7 +208,7 @@ def input_gradient(Py_ssize_t cell, const int64_t[::1] counts, const int32_t[::1
         cell, H, d_inputs.shape[1] // H, gates.shape[1] // H, none, none, none)
     with nogil:
         c_input_gradient(weights, counts.shape[0], &counts[0], codes_data(codes),
-                                   const_data(gates), data(d_inputs))
+                         const_data(gates), data(d_inputs))
 
 
 def pool_forward(const int64_t[::1] counts, Py_ssize_t kinds, const floating[:, ::1] outputs,
@@ -219,7 +220,7 @@ def pool_forward(const int64_t[::1] counts, Py_ssize_t kinds, const floating[:, 
     cdef int32_t* where = &rows_of_max[0, 0] if rows_of_max.shape[0] > 0 else NULL
     with nogil:
         c_pool_forward(counts.shape[0], &counts[0], outputs.shape[1], kinds,
-                                 const_data(outputs), data(features), where)
+                       const_data(outputs), data(features), where)
 
 
 def pool_backward(const int64_t[::1] counts, Py_ssize_t kinds, const floating[:, ::1] d_features,
@@ -228,7 +229,7 @@ def pool_backward(const int64_t[::1] counts, Py_ssize_t kinds, const floating[:,
     cdef const int32_t* where = &rows_of_max[0, 0] if rows_of_max.shape[0] > 0 else NULL
     with nogil:
         c_pool_backward(counts.shape[0], &counts[0], d_outputs.shape[1], kinds,
-                                  const_data(d_features), where, data(d_outputs))
+                        const_data(d_features), where, data(d_outputs))
 
 
 def dropout(const floating[:, ::1] x, uint32_t seed, double rate, floating[:, ::1] out):
@@ -245,17 +246,19 @@ def softmax(floating[:, ::1] logits):
 
 def cross_entropy(const int32_t[::1] targets, const floating[::1] weights,
                   floating[:, ::1] logits, double[::1] log_probabilities):
-    """Log-probability of each row's target, and the gradient of -sum(weights * log p).
+    """Log-probability of each row's target, the loss -sum(weights * log p) and its gradient.
 
     IN   targets (rows,), negative: log-probability -inf and no gradient; weights (rows,)
     IN/OUT  logits (rows, width): logits in, gradient out
-    OUT  log_probabilities (rows,)
+    OUT  log_probabilities (rows,); returns the loss
     """
+    cdef double loss = 0.0
     if logits.shape[0] == 0:
-        return
+        return loss
     with nogil:
-        c_cross_entropy(logits.shape[0], logits.shape[1], &targets[0],
-                                  const_vector_data(weights), data(logits), &log_probabilities[0])
+        loss = c_cross_entropy(logits.shape[0], logits.shape[1], &targets[0],
+                               const_vector_data(weights), data(logits), &log_probabilities[0])
+    return loss
 
 
 def sum_of_squares(const floating[::1] x):
@@ -275,15 +278,15 @@ def adam_step(double scale, double penalty, double shrinkage, double step,
         c_adam_step(
             gradient.shape[0], <floating> scale, <floating> penalty, <floating> shrinkage,
             <floating> step, <floating> root_correction, <floating> beta_1, <floating> beta_2,
-            <floating> epsilon, const_vector_data(gradient), vector_data(parameters), vector_data(mean),
-            vector_data(square))
+            <floating> epsilon, const_vector_data(gradient), vector_data(parameters),
+            vector_data(mean), vector_data(square))
 
 
 def move_average(double rate, const floating[::1] parameters, floating[::1] average):
     """average += rate * (parameters - average), in place."""
     with nogil:
         c_move_average(parameters.shape[0], <floating> rate, const_vector_data(parameters),
-                                 vector_data(average))
+                       vector_data(average))
 
 
 def add_rows(const floating[:, :] x, floating[::1] out):

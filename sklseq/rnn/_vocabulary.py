@@ -86,7 +86,7 @@ def tokenize(texts: list, analyzer: Analyzer) -> tuple[np.ndarray | list[str], n
     Characters come as code points (uint32), anything else as a list of str.  A text that is already
     a list of tokens is taken as it is.
     """
-    if analyzer == "char" and all(type(text) is str for text in texts):
+    if analyzer == "char" and set(map(type, texts)) == {str}:
         joined = "".join(texts).encode("utf-32-le", "surrogatepass")
         lengths = np.fromiter(map(len, texts), dtype=np.intp, count=len(texts))
         return np.frombuffer(joined, dtype="<u4"), lengths
