@@ -9,6 +9,8 @@ from sklseq.hmm import (
     PoissonHMM,
 )
 from sklseq.preprocessing import Stepwise, concat_sequences, split_sequences
+from sklseq.state_space import KalmanSmoother
+from sklseq.topics import TopicMixture
 
 __version__ = "0.1.0"
 
@@ -16,10 +18,12 @@ __all__ = [
     "CategoricalHMM",
     "GaussianHMM",
     "GaussianMixtureHMM",
+    "KalmanSmoother",
     "MultinomialHMM",
     "PoissonHMM",
     "SequenceClassifier",
     "Stepwise",
+    "TopicMixture",
     "concat_sequences",
     "split_sequences",
 ]

@@ -1,0 +1,632 @@
+// One sequence, or all sequences that share one covariance path, through filter and smoother.
+// Included once per instruction set, inside a namespace, after the engines.
+
+// The scalar updates of one step on the mean; returns its log-likelihood without constants.
+inline double update_mean(int d, int k, const double* S, const double* g, const double* f,
+                          const double* y, double* m) {
+    double quadratic = 0.0, determinant = 1.0, logs = 0.0;
+    for (int i = 0; i < k; ++i) {
+        const double* s = S + static_cast<Index>(i) * d;
+        const double u = y[i] - dot(d, s, m);
+        if (!(f[i] > 0.0)) {
+            double size = std::fabs(y[i]);
+            for (int j = 0; j < d; ++j) size += std::fabs(s[j] * m[j]);
+            if (std::fabs(u) <= 1e-8 * (size - f[i])) continue;
+            return f[i] == f[i] && u == u ? -HUGE_VAL : NAN;
+        }
+        quadratic += u * u / f[i];
+        determinant *= f[i];
+        if (!(determinant < 1e100 && determinant > 1e-100)) {
+            logs += std::log(determinant);
+            determinant = 1.0;
+        }
+        subtract_multiple(d, -u, g + static_cast<Index>(i) * d, m);
+    }
+    return -0.5 * (logs + std::log(determinant) + quadratic);
+}
+
+// The steady steps of one sequence, all in registers: only the chain m_next = C m + D y waits for
+// itself.  m is the predicted mean of the first row; with `keep` the filtered means are stored.
+template <int D, int K>
+inline double steady_forward(Index rows, const double* y, const double* drift, const double* C,
+                             const double* Dm, const double* M, const double* gain,
+                             const double* V, const double* W, double log_det, double* m,
+                             double* keep, double* step_ll) {
+    double now[D], total = 0.0;
+    for (int j = 0; j < D; ++j) now[j] = m[j];
+    for (Index t = 0; t < rows; ++t) {
+        const double* x = y + t * K;
+        double quadratic = 0.0;
+        for (int i = 0; i < K; ++i) {
+            double e = 0.0;
+            for (int l = 0; l <= i; ++l) e += W[i * K + l] * x[l];
+            for (int j = 0; j < D; ++j) e -= V[i * D + j] * now[j];
+            quadratic += e * e;
+        }
+        total += quadratic;
+        if (step_ll) step_ll[t] = -0.5 * (log_det + quadratic);
+        if (keep)
+            for (int j = 0; j < D; ++j) {
+                double value = 0.0;
+                for (int l = 0; l < K; ++l) value += gain[j * K + l] * x[l];
+                for (int l = 0; l < D; ++l) value += M[j * D + l] * now[l];
+                keep[t * D + j] = value;
+            }
+        double next[D];
+        for (int j = 0; j < D; ++j) {
+            double value = drift ? drift[t * D + j] : 0.0;
+            for (int l = 0; l < K; ++l) value += Dm[j * K + l] * x[l];
+            next[j] = value;
+        }
+        for (int j = 0; j < D; ++j)
+            for (int l = 0; l < D; ++l) next[j] += C[j * D + l] * now[l];
+        for (int j = 0; j < D; ++j) now[j] = next[j];
+    }
+    for (int j = 0; j < D; ++j) m[j] = now[j];
+    return -0.5 * (total + static_cast<double>(rows) * log_det);
+}
+
+// Rows first..first + rows of filtered means become smoothed means; the row after is smoothed.
+template <int D>
+inline void steady_backward(Index rows, const double* GA, const double* G, const double* drift,
+                            double* means) {
+    double after[D];
+    for (int j = 0; j < D; ++j) after[j] = means[rows * D + j];
+    for (Index t = rows - 1; t >= 0; --t) {
+        double* mean = means + t * D;
+        double now[D];
+        for (int j = 0; j < D; ++j) {
+            double value = 0.0;
+            for (int l = 0; l < D; ++l) value += GA[j * D + l] * mean[l];
+            if (drift)
+                for (int l = 0; l < D; ++l) value -= G[l * D + j] * drift[t * D + l];
+            now[j] = value;
+        }
+        for (int j = 0; j < D; ++j)
+            for (int l = 0; l < D; ++l) now[j] += G[l * D + j] * after[l];
+        for (int j = 0; j < D; ++j) mean[j] = after[j] = now[j];
+    }
+}
+
+// `count` copies of a block of n doubles
+inline void repeat(const double* block, Index n, Index count, double* out) {
+    if (count <= 0) return;
+    std::memcpy(out, block, sizeof(double) * n);
+    Index done = 1;
+    // double up to what stays in the first cache, then copy that
+    while (done < count) {
+        const Index more = std::min(std::min(done, count - done), std::max<Index>(1, 2048 / n));
+        std::memcpy(out + done * n, out, sizeof(double) * n * more);
+        done += more;
+    }
+}
+
+inline void add_to(int n, const double* x, double* sum) {
+    for (int j = 0; j < n; ++j) sum[j] += x[j];
+}
+
+inline void add_times(int n, double factor, const double* x, double* sum) {
+    for (int j = 0; j < n; ++j) sum[j] += factor * x[j];
+}
+
+// A sequence whose covariances are its own.  Going backward it works in segments small enough for
+// the cache: their forward pass is done again from a checkpoint, so that the memory grows with
+// the square root of the length.
+template <class Engine>
+class Alone {
+public:
+    Alone(const Pass& pass)
+        : p(pass), d(pass.d), dd(static_cast<Index>(pass.d) * pass.d), engine(pass), g(pass.k * d),
+          f(pass.k), m(d), lag(dd), C(dd), expanded(dd), difference(d) {}
+
+    // Returns false if the engine asks for the other form (sums may have been added to by then).
+    bool run(Index sequence) {
+        const Index first = p.offsets[sequence], n = p.offsets[sequence + 1] - first;
+        const Index length = segment_length(n);
+        const Index n_segments = p.smooths() ? (n + length - 1) / length : 1;
+        if (p.smooths()) prepare(std::min(n, length), n_segments);
+        engine.start(p.P0);
+        std::memcpy(m.data(), p.m0, sizeof(double) * d);
+        double total = 0.0;
+        for (Index t = 0; t < n; ++t) {
+            if (n_segments > 1 && t % length == 0) hold(t / length);
+            const bool gains = p.smooths() && t >= (n_segments - 1) * length;
+            total += step(first, t, n, gains, gains ? t - (n_segments - 1) * length : 0, true);
+        }
+        if (!engine.trusted()) return false;
+        if (p.sequence_ll) p.sequence_ll[sequence] = total;
+        if (p.final_means) {
+            std::memcpy(p.final_means + sequence * d, m.data(), sizeof(double) * d);
+            engine.covariance(p.final_covs + sequence * dd);
+        }
+        if (!p.smooths()) return true;
+        for (Index segment = n_segments - 1; segment >= 0; --segment) {
+            const Index start = segment * length, stop = std::min(n, start + length);
+            if (segment < n_segments - 1) {
+                resume(segment);
+                for (Index t = start; t < stop; ++t) step(first, t, n, true, t - start, false);
+            }
+            backward(first, start, stop, n);
+        }
+        return engine.trusted();
+    }
+
+private:
+    const Pass& p;
+    int d;
+    Index dd;
+    Engine engine;
+    std::vector<double> g, f, m, lag, C, expanded, difference;
+    std::vector<double> G, J, means, checkpoints;
+
+    Index segment_length(Index n) const {
+        const Index bytes = static_cast<Index>(sizeof(double)) * (2 * dd + d);
+        return std::max<Index>(std::max<Index>(64, (Index(1) << 20) / bytes),
+                               static_cast<Index>(std::sqrt(static_cast<double>(n))));
+    }
+    void prepare(Index length, Index n_segments) {
+        G.resize(length * dd);
+        J.resize(length * dd);
+        means.resize(length * d);
+        if (n_segments > 1) checkpoints.resize(n_segments * (engine.slot() + d));
+    }
+    void hold(Index segment) {
+        double* slot = checkpoints.data() + segment * (engine.slot() + d);
+        std::memcpy(slot, m.data(), sizeof(double) * d);
+        engine.hold(slot + d);
+    }
+    void resume(Index segment) {
+        const double* slot = checkpoints.data() + segment * (engine.slot() + d);
+        std::memcpy(m.data(), slot, sizeof(double) * d);
+        engine.resume(slot + d);
+    }
+
+    // Update with the step's observations, then predict the next: m and the engine move on.
+    double step(Index first, Index t, Index n, bool smooth, Index at, bool report) {
+        const Index row = first + t, q = p.pattern_at(row);
+        engine.update(p.S_of(q), p.noise_of(q), g.data(), f.data());
+        const double ll = update_mean(d, p.k, p.S_of(q), g.data(), f.data(), p.y + row * p.k,
+                                      m.data());
+        if (report) {
+            if (p.step_ll) p.step_ll[row] = ll;
+            if (p.filtered_means)
+                std::memcpy(p.filtered_means + row * d, m.data(), sizeof(double) * d);
+            if (p.filtered_covs) engine.covariance(p.filtered_covs + row * dd);
+        }
+        if (smooth) std::memcpy(means.data() + at * d, m.data(), sizeof(double) * d);
+        if (t + 1 == n) {
+            if (smooth) engine.begin_backward(C.data());
+            return ll;
+        }
+        engine.predict(p.A_at(t + 1), p.Q_at(t + 1), smooth ? G.data() + at * dd : nullptr,
+                       smooth ? J.data() + at * dd : nullptr, smooth);
+        add_matrix_vector(d, d, p.A_at(t + 1), means_or(m, smooth, at),
+                          p.drift ? p.drift + (row + 1) * d : nullptr, difference.data());
+        std::memcpy(m.data(), difference.data(), sizeof(double) * d);
+        return ll;
+    }
+    const double* means_or(const std::vector<double>& now, bool smooth, Index at) const {
+        return smooth ? means.data() + at * d : now.data();
+    }
+
+    void backward(Index first, Index start, Index stop, Index n) {
+        for (Index t = stop - 1; t >= start; --t) {
+            const Index row = first + t, at = t - start;
+            double* mean = means.data() + at * d;
+            double* out = p.means + row * d;
+            std::memcpy(out, mean, sizeof(double) * d);
+            if (t + 1 < n) {
+                if (p.sums()) add_covariance(p.sum_next);
+                add_matrix_vector(d, d, p.A_at(t + 1), mean,
+                                  p.drift ? p.drift + (row + 1) * d : nullptr, difference.data());
+                const double* after = p.means + (row + 1) * d;
+                for (int j = 0; j < d; ++j) difference[j] = after[j] - difference[j];
+                const double* gain = G.data() + at * dd;
+                for (int l = 0; l < d; ++l)
+                    for (int j = 0; j < d; ++j) out[j] += difference[l] * gain[l * d + j];
+                engine.retreat(gain, J.data() + at * dd, C.data(), lag.data());
+                if (p.lag_one)
+                    std::memcpy(p.lag_one + (row + 1) * dd, lag.data(), sizeof(double) * dd);
+                if (p.sums()) {
+                    add_to(dd, lag.data(), p.sum_lag);
+                    add_covariance(p.sum_previous);
+                }
+            }
+            if (p.covs) engine.expand(C.data(), p.covs + row * dd);
+            if (p.sum_pattern) add_covariance(p.sum_pattern + p.pattern_at(row) * dd);
+            if (t == 0) {
+                if (p.sums()) add_covariance(p.sum_first);
+                if (p.lag_one) std::memset(p.lag_one + row * dd, 0, sizeof(double) * dd);
+            }
+        }
+    }
+    void add_covariance(double* sum) {
+        if (Engine::square_root) {
+            engine.expand(C.data(), expanded.data());
+            add_to(dd, expanded.data(), sum);
+        } else {
+            add_to(dd, C.data(), sum);
+        }
+    }
+};
+
+// All sequences see the same pattern at every step: their covariances do not depend on the data.
+// The path of gains is computed once, until it stands still (or the longest sequence ends).
+template <class Engine>
+class Together {
+public:
+    enum Outcome { DONE, OTHER_FORM, TOO_LONG };
+
+    Together(const Pass& pass)
+        : p(pass), d(pass.d), k(pass.k), dd(static_cast<Index>(pass.d) * pass.d), engine(pass) {}
+
+    Outcome run() {
+        longest = 0;
+        for (Index i = 0; i < p.n_sequences; ++i)
+            longest = std::max(longest, p.offsets[i + 1] - p.offsets[i]);
+        if (!make_path()) return TOO_LONG;
+        if (!engine.trusted()) return OTHER_FORM;
+        if (steady) make_steady();
+        for (Index i = 0; i < p.n_sequences; ++i) {
+            const Index n = p.offsets[i + 1] - p.offsets[i];
+            const double ll = forward(p.offsets[i], n, p.final_means ? p.final_means + i * d
+                                                                     : nullptr);
+            if (p.sequence_ll) p.sequence_ll[i] = ll;
+            if (p.final_covs)
+                std::memcpy(p.final_covs + i * dd, filtered.data() + std::min(n, n_path) * dd - dd,
+                            sizeof(double) * dd);
+        }
+        if (p.filtered_covs) fill_filtered_covariances();
+        if (p.smooths()) {
+            for (Index i = 0; i < p.n_sequences; ++i)
+                backward_means(p.offsets[i], p.offsets[i + 1] - p.offsets[i]);
+            backward_covariances();
+        }
+        return DONE;
+    }
+
+private:
+    static constexpr Index BLOCK = 128;
+    const Pass& p;
+    int d, k;
+    Index dd, longest = 0, n_path = 0;
+    bool steady = false;
+    Engine engine;
+    std::vector<double> g, f, log_f, G, J, ends, filtered;  // the path, one entry a step
+    // the steady step: m_next = C m_p + D y, m_f = M m_p + K y, e = W y - V m_p, whitened
+    std::vector<double> M, K, V, W, C, C_transposed, D, GA;
+    std::vector<double> predicted, drive, errors, scratch;
+
+    bool make_path() {
+        const Index doubles = 4 * dd + static_cast<Index>(k) * d;
+        const Index cap = std::max<Index>(512, (Index(1) << 21) / doubles);
+        std::vector<double> before(dd), now(dd);
+        const bool wanted = p.smooths();
+        int hits = 0;
+        engine.start(p.P0);
+        for (Index t = 0; t < longest; ++t) {
+            if (t == cap) return false;
+            const double* noise = p.noise_of(0);
+            g.resize((t + 1) * k * d);
+            f.resize((t + 1) * k);
+            engine.update(p.S_of(0), noise, g.data() + t * k * d, f.data() + t * k);
+            double logs = 0.0;
+            for (int i = 0; i < k; ++i)
+                if (f[t * k + i] > 0.0) logs += std::log(f[t * k + i]);
+            log_f.push_back(logs);
+            if (p.filtered_covs || p.final_covs) {
+                filtered.resize((t + 1) * dd);
+                engine.covariance(filtered.data() + t * dd);
+            }
+            if (wanted) {
+                ends.resize((t + 1) * dd);
+                engine.begin_backward(ends.data() + t * dd);
+                G.resize((t + 1) * dd);
+                J.resize((t + 1) * dd);
+            }
+            n_path = t + 1;
+            if (t + 1 == longest) break;
+            engine.predict(p.A_at(t + 1), p.Q_at(t + 1), wanted ? G.data() + t * dd : nullptr,
+                           wanted ? J.data() + t * dd : nullptr, wanted);
+            engine.covariance(now.data());
+            if (!engine.trusted()) return true;
+            hits = !p.time_varying() && t > 0 && stands_still(before.data(), now.data())
+                       ? hits + 1 : 0;
+            if (hits == 2) {
+                // exact observations keep the careful scalar updates
+                steady = true;
+                return true;
+            }
+            before.swap(now);
+        }
+        return true;
+    }
+
+    bool stands_still(const double* before, const double* now) const {
+        for (int i = 0; i < d; ++i)
+            for (int j = 0; j <= i; ++j) {
+                const double size = std::sqrt(now[i * d + i] * now[j * d + j]);
+                if (!(std::fabs(now[i * d + j] - before[i * d + j]) <= STEADY * size))
+                    return false;
+            }
+        return true;
+    }
+
+    void make_steady() {
+        const double* gain = g.data() + (n_path - 1) * k * d;
+        const double* variance = f.data() + (n_path - 1) * k;
+        const double* S = p.S_of(0);
+        M.assign(dd, 0.0);
+        K.assign(static_cast<Index>(d) * k, 0.0);
+        V.assign(static_cast<Index>(k) * d, 0.0);
+        W.assign(static_cast<Index>(k) * k, 0.0);
+        for (int j = 0; j < d; ++j) M[j * d + j] = 1.0;
+        std::vector<double> sM(d), sK(k);
+        for (int i = 0; i < k; ++i) {
+            for (int j = 0; j < d; ++j) {
+                double acc = 0.0;
+                for (int l = 0; l < d; ++l) acc += S[i * d + l] * M[l * d + j];
+                sM[j] = acc;
+            }
+            for (int j = 0; j < k; ++j) {
+                double acc = 0.0;
+                for (int l = 0; l < d; ++l) acc += S[i * d + l] * K[l * k + j];
+                sK[j] = acc;
+            }
+            const double root = variance[i] > 0.0 ? 1.0 / std::sqrt(variance[i]) : 0.0;
+            for (int j = 0; j < d; ++j) V[i * d + j] = root * sM[j];
+            for (int j = 0; j < k; ++j) W[i * k + j] = root * ((i == j) - sK[j]);
+            for (int l = 0; l < d; ++l) {
+                for (int j = 0; j < d; ++j) M[l * d + j] -= gain[i * d + l] * sM[j];
+                for (int j = 0; j < k; ++j)
+                    K[l * k + j] += gain[i * d + l] * ((i == j) - sK[j]);
+            }
+        }
+        C.resize(dd);
+        D.resize(static_cast<Index>(d) * k);
+        multiply(p.gemm, false, false, d, d, d, 1.0, p.A, M.data(), 0.0, C.data());
+        multiply(p.gemm, false, false, d, k, d, 1.0, p.A, K.data(), 0.0, D.data());
+        C_transposed.resize(dd);
+        transpose(d, C.data(), C_transposed.data());
+        predicted.resize((BLOCK + 1) * d);
+        drive.resize(BLOCK * d);
+        errors.resize(BLOCK * k);
+        scratch.resize(BLOCK * std::max(d, k));
+        if (p.smooths()) {
+            // GA = (I - G A), G stored transposed
+            GA.assign(dd, 0.0);
+            for (int j = 0; j < d; ++j) GA[j * d + j] = 1.0;
+            multiply(p.gemm, true, false, d, d, d, -1.0, G.data() + (n_path - 1) * dd, p.A, 1.0,
+                     GA.data());
+        }
+    }
+
+    bool exact() const { return p.noise != nullptr; }
+
+    double forward(Index first, Index n, double* last) {
+        std::vector<double> m(p.m0, p.m0 + d), next(d);
+        double total = 0.0;
+        Index t = 0;
+        const Index careful = steady && !exact() ? std::min(n, n_path) : n;
+        double* keep = p.smooths() ? p.means : p.filtered_means;
+        for (; t < careful; ++t) {
+            const Index at = std::min(t, n_path - 1), row = first + t;
+            const double ll = update_mean(d, k, p.S_of(0), g.data() + at * k * d,
+                                          f.data() + at * k, p.y + row * k, m.data());
+            total += ll;
+            if (p.step_ll) p.step_ll[row] = ll;
+            if (keep) std::memcpy(keep + row * d, m.data(), sizeof(double) * d);
+            if (t + 1 == n) {
+                if (last) std::memcpy(last, m.data(), sizeof(double) * d);
+                return total;
+            }
+            add_matrix_vector(d, d, p.A_at(t + 1), m.data(),
+                              p.drift ? p.drift + (row + 1) * d : nullptr, next.data());
+            m.swap(next);
+        }
+        if (small_forward(first, t, n, m.data(), keep, total)) {
+            if (last) std::memcpy(last, m.data(), sizeof(double) * d);
+            return total;
+        }
+        for (; t < n; t += BLOCK)
+            total += forward_block(first + t, static_cast<int>(std::min(BLOCK, n - t)),
+                                   t + BLOCK < n, m.data(), keep);
+        if (last) {
+            // predicted still holds the last block
+            const Index at = (n - careful - 1) % BLOCK;
+            add_matrix_vector(d, d, M.data(), predicted.data() + at * d, nullptr, last);
+            add_matrix_vector(d, k, K.data(), p.y + (first + n - 1) * k, last, next.data());
+            std::memcpy(last, next.data(), sizeof(double) * d);
+        }
+        return total;
+    }
+
+    // The steady steps from t on for up to four states; m ends as the last filtered mean.
+    bool small_forward(Index first, Index t, Index n, double* m, double* keep, double& total) {
+        switch (d * 8 + k) {
+            case 9: return small_steps<1, 1>(first, t, n, m, keep, total);
+            case 17: return small_steps<2, 1>(first, t, n, m, keep, total);
+            case 18: return small_steps<2, 2>(first, t, n, m, keep, total);
+            case 25: return small_steps<3, 1>(first, t, n, m, keep, total);
+            case 26: return small_steps<3, 2>(first, t, n, m, keep, total);
+            case 27: return small_steps<3, 3>(first, t, n, m, keep, total);
+            case 33: return small_steps<4, 1>(first, t, n, m, keep, total);
+            case 34: return small_steps<4, 2>(first, t, n, m, keep, total);
+            case 35: return small_steps<4, 3>(first, t, n, m, keep, total);
+            case 36: return small_steps<4, 4>(first, t, n, m, keep, total);
+        }
+        return false;
+    }
+
+    template <int E, int F>
+    bool small_steps(Index first, Index t, Index n, double* m, double* keep, double& total) {
+        if (t >= n) return true;
+        const Index row = first + t;
+        // the last step alone, since no step follows it whose drift could be read
+        for (Index part = 0; part < 2; ++part) {
+            const Index start = part ? n - 1 - t : 0, rows = part ? 1 : n - 1 - t;
+            if (part) std::memcpy(predicted.data(), m, sizeof(double) * E);
+            total += steady_forward<E, F>(
+                rows, p.y + (row + start) * F,
+                p.drift && !part ? p.drift + (row + 1) * E : nullptr, C.data(), D.data(), M.data(),
+                K.data(), V.data(), W.data(), log_f[n_path - 1], m,
+                keep ? keep + (row + start) * E : nullptr,
+                p.step_ll ? p.step_ll + row + start : nullptr);
+        }
+        add_matrix_vector(E, E, M.data(), predicted.data(), nullptr, drive.data());
+        add_matrix_vector(E, F, K.data(), p.y + (first + n - 1) * F, drive.data(), m);
+        return true;
+    }
+
+    bool small_backward(Index row, Index rows) {
+        const double* gain = G.data() + (n_path - 1) * dd;
+        const double* drift = p.drift ? p.drift + (row + 1) * d : nullptr;
+        double* means = p.means + row * d;
+        switch (d) {
+            case 1: steady_backward<1>(rows, GA.data(), gain, drift, means); return true;
+            case 2: steady_backward<2>(rows, GA.data(), gain, drift, means); return true;
+            case 3: steady_backward<3>(rows, GA.data(), gain, drift, means); return true;
+            case 4: steady_backward<4>(rows, GA.data(), gain, drift, means); return true;
+        }
+        return false;
+    }
+
+    // A block of steady steps: everything but the chain C m is a product over the block.
+    double forward_block(Index row, int rows, bool more, double* m, double* keep) {
+        const double* y = p.y + row * k;
+        multiply(p.gemm, false, true, rows, d, k, 1.0, y, D.data(), 0.0, drive.data());
+        if (p.drift) {
+            const int there = more ? rows : rows - 1;
+            for (Index j = 0; j < static_cast<Index>(there) * d; ++j)
+                drive[j] += p.drift[(row + 1) * d + j];
+        }
+        std::memcpy(predicted.data(), m, sizeof(double) * d);
+        for (int t = 0; t < rows; ++t)
+            add_vector_matrix(d, d, predicted.data() + t * d, C_transposed.data(),
+                              drive.data() + t * d, predicted.data() + (t + 1) * d);
+        std::memcpy(m, predicted.data() + rows * d, sizeof(double) * d);
+        if (keep) {
+            multiply(p.gemm, false, true, rows, d, d, 1.0, predicted.data(), M.data(), 0.0,
+                     keep + row * d);
+            multiply(p.gemm, false, true, rows, d, k, 1.0, y, K.data(), 1.0, keep + row * d);
+        }
+        multiply(p.gemm, false, true, rows, k, k, 1.0, y, W.data(), 0.0, errors.data());
+        multiply(p.gemm, false, true, rows, k, d, -1.0, predicted.data(), V.data(), 1.0,
+                 errors.data());
+        const double log_det = log_f[n_path - 1];
+        double total = 0.0;
+        for (int t = 0; t < rows; ++t) {
+            double quadratic = 0.0;
+            for (int i = 0; i < k; ++i) quadratic += errors[t * k + i] * errors[t * k + i];
+            const double ll = -0.5 * (log_det + quadratic);
+            if (p.step_ll) p.step_ll[row + t] = ll;
+            total += ll;
+        }
+        return total;
+    }
+
+    // p.means holds the filtered means; they are overwritten from the end
+    void backward_means(Index first, Index n) {
+        std::vector<double> difference(d);
+        Index t = n - 2;
+        if (steady && n > n_path) {
+            Index stop = n - 1;
+            if (small_backward(first + n_path, stop - n_path)) stop = n_path;
+            while (stop > n_path) {
+                const Index start = std::max(n_path, stop - BLOCK);
+                backward_block(first + start, static_cast<int>(stop - start));
+                stop = start;
+            }
+            t = n_path - 1;
+        }
+        for (; t >= 0; --t) {
+            const Index row = first + t, at = std::min(t, n_path - 1);
+            double* mean = p.means + row * d;
+            add_matrix_vector(d, d, p.A_at(t + 1), mean,
+                              p.drift ? p.drift + (row + 1) * d : nullptr, difference.data());
+            for (int j = 0; j < d; ++j) difference[j] = mean[d + j] - difference[j];
+            const double* gain = G.data() + at * dd;
+            for (int l = 0; l < d; ++l)
+                for (int j = 0; j < d; ++j) mean[j] += difference[l] * gain[l * d + j];
+        }
+    }
+
+    void backward_block(Index row, int rows) {
+        const double* gain = G.data() + (n_path - 1) * dd;
+        multiply(p.gemm, false, true, rows, d, d, 1.0, p.means + row * d, GA.data(), 0.0,
+                 drive.data());
+        if (p.drift)
+            multiply(p.gemm, false, false, rows, d, d, -1.0, p.drift + (row + 1) * d, gain, 1.0,
+                     drive.data());
+        for (int t = rows - 1; t >= 0; --t)
+            add_vector_matrix(d, d, p.means + (row + t + 1) * d, gain, drive.data() + t * d,
+                              p.means + (row + t) * d);
+    }
+
+    void fill_filtered_covariances() {
+        for (Index i = 0; i < p.n_sequences; ++i)
+        {
+            const Index n = p.offsets[i + 1] - p.offsets[i], own = std::min(n, n_path);
+            double* out = p.filtered_covs + p.offsets[i] * dd;
+            std::memcpy(out, filtered.data(), sizeof(double) * dd * own);
+            repeat(filtered.data() + (own - 1) * dd, dd, n - own, out + own * dd);
+        }
+    }
+
+    // The smoothed covariances depend on the length alone: one recursion for each length.
+    void backward_covariances() {
+        if (!p.covs && !p.lag_one && !p.sums() && !p.sum_pattern) return;
+        std::vector<Index> order(p.n_sequences);
+        for (Index i = 0; i < p.n_sequences; ++i) order[i] = i;
+        const Index* offsets = p.offsets;
+        std::stable_sort(order.begin(), order.end(), [offsets](Index a, Index b) {
+            return offsets[a + 1] - offsets[a] < offsets[b + 1] - offsets[b];
+        });
+        for (Index i = 0; i < p.n_sequences;) {
+            const Index n = offsets[order[i] + 1] - offsets[order[i]];
+            Index j = i;
+            while (j < p.n_sequences && offsets[order[j] + 1] - offsets[order[j]] == n) ++j;
+            backward_of_length(n, order.data() + i, j - i);
+            i = j;
+        }
+    }
+
+    void put(const double* block, Index t, Index steps, double* out, const Index* members,
+             Index count) {
+        if (!out) return;
+        for (Index i = 0; i < count; ++i)
+            repeat(block, dd, steps, out + (p.offsets[members[i]] + t) * dd);
+    }
+
+    void backward_of_length(Index n, const Index* members, Index count) {
+        std::vector<double> form(dd), lag(dd), now(dd), before(dd);
+        const double weight = static_cast<double>(count);
+        std::memcpy(form.data(), ends.data() + std::min(n, n_path) * dd - dd, sizeof(double) * dd);
+        engine.expand(form.data(), now.data());
+        put(now.data(), n - 1, 1, p.covs, members, count);
+        if (p.sum_pattern) add_times(dd, weight, now.data(), p.sum_pattern);
+        int hits = 0;
+        for (Index t = n - 2; t >= 0; --t) {
+            before = now;
+            const Index at = std::min(t, n_path - 1);
+            const double repeats = hits == 2 && t >= n_path ? static_cast<double>(t - n_path + 1)
+                                                            : 1.0;
+            if (p.sums()) add_times(dd, weight * repeats, before.data(), p.sum_next);
+            engine.retreat(G.data() + at * dd, J.data() + at * dd, form.data(), lag.data());
+            engine.expand(form.data(), now.data());
+            hits = stands_still(before.data(), now.data()) ? std::min(hits + 1, 2) : 0;
+            if (p.sums()) {
+                add_times(dd, weight * repeats, lag.data(), p.sum_lag);
+                add_times(dd, weight * repeats, now.data(), p.sum_previous);
+            }
+            if (p.sum_pattern) add_times(dd, weight * repeats, now.data(), p.sum_pattern);
+            const Index last = t - static_cast<Index>(repeats) + 1;
+            put(lag.data(), last + 1, t - last + 1, p.lag_one, members, count);
+            put(now.data(), last, t - last + 1, p.covs, members, count);
+            t = last;
+        }
+        if (p.sums()) add_times(dd, weight, now.data(), p.sum_first);
+        std::fill(lag.begin(), lag.end(), 0.0);
+        put(lag.data(), 0, 1, p.lag_one, members, count);
+    }
+};

@@ -1,0 +1,270 @@
+// Small dense matrices, row-major, no allocation.  Included once per instruction set, inside a
+// namespace: no include guard, no includes.
+
+// A block of N vectors V of x := (x - sum_l c[l] y[l, :]) * scale, kept in registers.  Few vectors
+// are summed in two chains each, or they would wait for themselves.
+template <class V, int N>
+inline void eliminate_block(int terms, const double* c, Index c_stride, const double* y, Index ld,
+                            double* x, double scale) {
+    V even[N], odd[N];
+    for (int v = 0; v < N; ++v) {
+        even[v] = wide<V>::load(x + v * wide<V>::size);
+        odd[v] = V();
+    }
+    int l = 0;
+    for (; l + 2 <= terms; l += 2) {
+        const double one = c[l * c_stride], two = c[(l + 1) * c_stride];
+        const double* row = y + l * ld;
+        for (int v = 0; v < N; ++v) {
+            even[v] -= one * wide<V>::load(row + v * wide<V>::size);
+            odd[v] -= two * wide<V>::load(row + ld + v * wide<V>::size);
+        }
+    }
+    if (l < terms)
+        for (int v = 0; v < N; ++v)
+            even[v] -= c[l * c_stride] * wide<V>::load(y + l * ld + v * wide<V>::size);
+    for (int v = 0; v < N; ++v)
+        wide<V>::store(x + v * wide<V>::size, (even[v] + odd[v]) * scale);
+}
+
+// x (n,) := (x - sum_l c[l] y[l, :]) * scale
+inline void eliminate(int n, int terms, const double* c, Index c_stride, const double* y, Index ld,
+                      double* x, double scale) {
+    int j = 0;
+#ifdef __GNUC__
+    for (; j + 4 * LANES <= n; j += 4 * LANES)
+        eliminate_block<Vec, 4>(terms, c, c_stride, y + j, ld, x + j, scale);
+    for (; j + 2 * LANES <= n; j += 2 * LANES)
+        eliminate_block<Vec, 2>(terms, c, c_stride, y + j, ld, x + j, scale);
+    for (; j + LANES <= n; j += LANES)
+        eliminate_block<Vec, 1>(terms, c, c_stride, y + j, ld, x + j, scale);
+    for (; j + 2 <= n; j += 2)
+        eliminate_block<Pair, 1>(terms, c, c_stride, y + j, ld, x + j, scale);
+#endif
+    for (; j < n; ++j) eliminate_block<double, 1>(terms, c, c_stride, y + j, ld, x + j, scale);
+}
+
+// out = x' M (M: (n, m)), that is sum_l x[l] M[l, :]
+inline void vector_matrix(int n, int m, const double* x, const double* M, double* out) {
+    std::memset(out, 0, m * sizeof(double));
+    eliminate(m, n, x, 1, M, m, out, -1.0);
+}
+
+// out = base + x' M
+inline void add_vector_matrix(int n, int m, const double* x, const double* M, const double* base,
+                              double* out) {
+    for (int j = 0; j < m; ++j) out[j] = base ? -base[j] : 0.0;
+    eliminate(m, n, x, 1, M, m, out, -1.0);
+}
+
+// x -= factor y
+inline void subtract_multiple(int n, double factor, const double* y, double* x) {
+    eliminate(n, 1, &factor, 1, y, n, x, 1.0);
+}
+
+// a'b in four chains, or in as many as a vector has lanes
+inline double dot(int n, const double* a, const double* b) {
+    int j = 0;
+    double total = 0.0;
+#ifdef __GNUC__
+    if (n >= LANES) {
+        Vec sum = load(a) * load(b);
+        for (j = LANES; j + LANES <= n; j += LANES) sum += load(a + j) * load(b + j);
+        for (int l = 0; l < LANES; ++l) total += sum[l];
+    }
+#endif
+    double one = 0.0, two = 0.0;
+    for (; j + 2 <= n; j += 2) {
+        one += a[j] * b[j];
+        two += a[j + 1] * b[j + 1];
+    }
+    if (j < n) one += a[j] * b[j];
+    return total + (one + two);
+}
+
+// out = base + M x, one dot product a row
+inline void add_matrix_vector(int n, int m, const double* M, const double* x, const double* base,
+                              double* out) {
+    for (int i = 0; i < n; ++i)
+        out[i] = (base ? base[i] : 0.0) + dot(m, M + static_cast<Index>(i) * m, x);
+}
+
+inline void transpose(int n, const double* M, double* out) {
+    for (int i = 0; i < n; ++i)
+        for (int j = 0; j < n; ++j) out[j * n + i] = M[i * n + j];
+}
+
+// C (m, n) = alpha op(A) op(B) + beta C, inner dimension r
+inline void multiply(Gemm gemm, bool ta, bool tb, int m, int n, int r, double alpha,
+                     const double* A, const double* B, double beta, double* C) {
+    if (m > 12 || n > 12 || r > 12) {
+        char fa = tb ? 'T' : 'N', fb = ta ? 'T' : 'N';
+        int lda = tb ? r : n, ldb = ta ? m : r;
+        gemm(&fa, &fb, &n, &m, &r, &alpha, const_cast<double*>(B), &lda, const_cast<double*>(A),
+             &ldb, &beta, C, &n);
+        return;
+    }
+    for (int i = 0; i < m; ++i) {
+        for (int j = 0; j < n; ++j) {
+            double acc = 0.0;
+            for (int l = 0; l < r; ++l)
+                acc += (ta ? A[l * m + i] : A[i * r + l]) * (tb ? B[j * r + l] : B[l * n + j]);
+            C[i * n + j] = alpha * acc + (beta == 0.0 ? 0.0 : beta * C[i * n + j]);
+        }
+    }
+}
+
+inline void symmetrise(int d, double* P) {
+    for (int i = 0; i < d; ++i)
+        for (int j = 0; j < i; ++j)
+            P[i * d + j] = P[j * d + i] = 0.5 * (P[i * d + j] + P[j * d + i]);
+}
+
+// Upper U with U'U = P in place of P's upper triangle; a pivot that has vanished gives a zero row.
+// Returns the smallest pivot relative to its diagonal entry.
+inline double cholesky(int d, double* P) {
+    double worst = 1.0;
+    for (int i = 0; i < d; ++i) {
+        double* row = P + static_cast<Index>(i) * d;
+        const double diagonal = row[i];
+        eliminate(d - i, i, P + i, d, P + i, d, row + i, 1.0);
+        const double pivot = row[i];
+        // not (pivot > ...) also catches NaN
+        if (!(pivot > 1e-14 * diagonal)) {
+            worst = diagonal > 0.0 || !(diagonal == 0.0) ? 0.0 : worst;
+            for (int j = i; j < d; ++j) row[j] = 0.0;
+            continue;
+        }
+        worst = std::min(worst, pivot / diagonal);
+        const double scale = 1.0 / std::sqrt(pivot);
+        for (int j = i; j < d; ++j) row[j] *= scale;
+    }
+    return worst;
+}
+
+// X (d, n) := (U'U)^-1 X; zero rows of U give zero rows of X
+inline void cholesky_solve(int d, int n, const double* U, double* X) {
+    for (int i = 0; i < d; ++i) {
+        const double pivot = U[i * d + i];
+        eliminate(n, i, U + i, d, X, n, X + static_cast<Index>(i) * n,
+                  pivot > 0.0 ? 1.0 / pivot : 0.0);
+    }
+    for (int i = d - 1; i >= 0; --i) {
+        const double pivot = U[i * d + i];
+        const Index next = i + 1;
+        eliminate(n, d - 1 - i, U + i * d + next, 1, X + next * n, n,
+                  X + static_cast<Index>(i) * n, pivot > 0.0 ? 1.0 / pivot : 0.0);
+    }
+}
+
+// A root R (d, d) with R'R = P for a positive semi-definite P: Cholesky of the correlations with
+// diagonal pivoting, so that tiny and huge variances are kept alike.  work: d * d + 2 d
+inline void semidefinite_root(int d, const double* P, double* R, double* work) {
+    double* C = work;
+    double* scale = work + d * d;
+    double* used = scale + d;
+    for (int i = 0; i < d; ++i) {
+        scale[i] = P[i * d + i] > 0.0 ? std::sqrt(P[i * d + i]) : 0.0;
+        used[i] = 0.0;
+    }
+    for (int i = 0; i < d; ++i)
+        for (int j = 0; j < d; ++j)
+            C[i * d + j] = scale[i] * scale[j] > 0.0 ? P[i * d + j] / scale[i] / scale[j] : 0.0;
+    std::memset(R, 0, sizeof(double) * d * d);
+    for (int row = 0; row < d; ++row) {
+        int best = -1;
+        for (int i = 0; i < d; ++i)
+            if (used[i] == 0.0 && (best < 0 || C[i * d + i] > C[best * d + best])) best = i;
+        if (!(C[best * d + best] > 4.0 * d * EPS)) break;
+        const double pivot = std::sqrt(C[best * d + best]);
+        used[best] = 1.0;
+        double* out = R + static_cast<Index>(row) * d;
+        for (int j = 0; j < d; ++j)
+            if (used[j] == 0.0 || j == best) out[j] = C[best * d + j] / pivot;
+        for (int i = 0; i < d; ++i)
+            if (used[i] == 0.0)
+                for (int j = 0; j < d; ++j)
+                    if (used[j] == 0.0) C[i * d + j] -= out[i] * out[j];
+        for (int j = 0; j < d; ++j) out[j] *= scale[j];
+    }
+}
+
+// Householder triangularisation of M (rows, cols) after sorting its rows by decreasing magnitude
+// (without the sort a vague prior costs twelve digits).  The first `tested` columns are tested for
+// rank: a column that has vanished takes no pivot row, so its rows stay for the columns after it.
+// floors (tested,): a further absolute threshold, or null.  pivot_row (tested,): row of the pivot,
+// or -1.  Returns the rank of the tested columns; rows from there on are triangular in the rest.
+// work: rows + cols + rows * cols
+inline int triangularise(int rows, int cols, double* M, int tested, const double* floors,
+                         int* pivot_row, double* work) {
+    double* magnitude = work;
+    double* w = work + rows;
+    double* copy = w + cols;
+    std::memcpy(copy, M, sizeof(double) * rows * cols);
+    for (int i = 0; i < rows; ++i) {
+        double top = 0.0;
+        for (int j = 0; j < cols; ++j) top = std::max(top, std::fabs(copy[i * cols + j]));
+        magnitude[i] = top;
+    }
+    // insertion by selection of the largest: rows are few
+    for (int i = 0; i < rows; ++i) {
+        int best = i;
+        for (int l = i + 1; l < rows; ++l)
+            if (magnitude[l] > magnitude[best]) best = l;
+        if (best != i) {
+            std::swap(magnitude[i], magnitude[best]);
+            for (int j = 0; j < cols; ++j) std::swap(copy[i * cols + j], copy[best * cols + j]);
+        }
+    }
+    std::memcpy(M, copy, sizeof(double) * rows * cols);
+    int r = 0, rank = 0;
+    for (int c = 0; c < cols; ++c) {
+        if (c < tested) pivot_row[c] = -1;
+        if (r >= rows) continue;
+        double top = 0.0;
+        for (int i = r; i < rows; ++i) top = std::max(top, std::fabs(M[i * cols + c]));
+        double threshold = 0.0;
+        if (c < tested) {
+            threshold = 8.0 * EPS * magnitude[r];
+            if (floors) threshold = std::max(threshold, floors[c]);
+        }
+        double norm = 0.0;
+        if (top > 0.0) {
+            for (int i = r; i < rows; ++i) {
+                const double x = M[i * cols + c] / top;
+                norm += x * x;
+            }
+            norm = top * std::sqrt(norm);
+        }
+        if (!(norm > threshold)) {
+            for (int i = r; i < rows; ++i) M[i * cols + c] = 0.0;
+            if (c < tested) continue;
+            ++r;
+            continue;
+        }
+        const double head = M[r * cols + c];
+        const double alpha = head > 0.0 ? -norm : norm;
+        // v = column - alpha e_r, beta = 2 / v'v = 1 / (norm (norm + |head|))
+        M[r * cols + c] = head - alpha;
+        const double beta = 1.0 / (norm * (norm + std::fabs(head)));
+        for (int j = c + 1; j < cols; ++j) w[j] = 0.0;
+        for (int i = r; i < rows; ++i) {
+            const double v = M[i * cols + c];
+            if (v == 0.0) continue;
+            for (int j = c + 1; j < cols; ++j) w[j] += v * M[i * cols + j];
+        }
+        for (int i = r; i < rows; ++i) {
+            const double v = beta * M[i * cols + c];
+            if (v == 0.0) continue;
+            for (int j = c + 1; j < cols; ++j) M[i * cols + j] -= v * w[j];
+        }
+        M[r * cols + c] = alpha;
+        for (int i = r + 1; i < rows; ++i) M[i * cols + c] = 0.0;
+        if (c < tested) {
+            pivot_row[c] = r;
+            ++rank;
+        }
+        ++r;
+    }
+    return rank;
+}
