@@ -165,7 +165,7 @@ class BaseHMM(BaseSequenceModel):
             if states is not None:
                 sequences = sequences._replace(aligned=(self._check_states(states, sequences),))
             starts, counted = self._starts(sequences), False
-            if _all_known(sequences) and not starts[0].emission.has_hidden(sequences.X):
+            if _nothing_hidden(sequences, starts[0]):
                 with limit_threads(sequences.n_steps):
                     starts = [starts[0].m_step(expect(starts[0], sequences, self.n_jobs)[0])]
                 counted = True
@@ -264,10 +264,12 @@ class BaseHMM(BaseSequenceModel):
             random_state = check_random_state(self.random_state)
             n_init = 1 if self._all_given() else self.n_init
             seeds = random_state.randint(np.iinfo(np.int32).max, size=n_init)
+            starts = []
             with limit_threads():
-                starts = [
-                    self._start(sequences, seed, kmeans=i == 0) for i, seed in enumerate(seeds)
-                ]
+                for i, seed in enumerate(seeds):
+                    starts.append(self._start(sequences, seed, kmeans=i == 0))
+                    if _nothing_hidden(sequences, starts[0]):
+                        break  # counting does not depend on where it starts
         return [
             replace(
                 start, held=held, pseudo_counts=pseudo_counts,
@@ -948,6 +950,11 @@ def _all_known(sequences: Sequences) -> bool:
 def _emission_sizes(emission: Emission) -> list[tuple]:
     """Shapes of means, rates or tables; covariance types may differ."""
     return [one.values.shape for one in emission.parameters() if one.name != "covars"]
+
+
+def _nothing_hidden(sequences: Sequences, model: HMM) -> bool:
+    """Whether one M-step is the whole fit."""
+    return _all_known(sequences) and not model.emission.has_hidden(sequences.X)
 
 
 @lru_cache

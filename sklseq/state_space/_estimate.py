@@ -83,7 +83,7 @@ def estimate_covariance(current, second, covariance_type: str, held) -> np.ndarr
 
 
 def _constrained(current, second, held):
-    """Fisher scoring on the free entries, over the coordinates whose variance is not held at zero."""
+    """Fisher scoring on the free entries, where the variance is not held at zero."""
     alive = np.flatnonzero(~(np.diag(held) & (np.diag(current) == 0.0)))
     block = np.ix_(alive, alive)
     if not (~held[block]).any():

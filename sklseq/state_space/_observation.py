@@ -217,7 +217,7 @@ class GaussianObservation:
             exact = masks & (np.diag(self.covariance) == 0.0)
             noise = np.where(exact, 0.0, 1.0) if exact.any() else None
             return _Tables(None, S, noise, log_det)
-        n, p = masks.shape
+        p = masks.shape[1]
         both = masks[:, :, None] & masks[:, None, :]
         blocks = np.where(both, self.covariance, 0.0)
         if not self._exact():
@@ -238,7 +238,7 @@ class GaussianObservation:
         W = np.where(masks[:, None, :], W, 0.0)
         log_det = np.log(np.where(positive, scale, 1.0)).sum(axis=1) - 0.5 * LOG_2PI * seen
         noise = np.where(exact, 0.0, 1.0) if exact.any() else None
-        return _Tables(np.ascontiguousarray(W), np.ascontiguousarray(W @ self.matrix), noise, log_det)
+        return _Tables(np.ascontiguousarray(W), W @ self.matrix, noise, log_det)
 
     # -- learning
 
@@ -349,7 +349,7 @@ class GaussianObservation:
 
     def m_step(self, statistics: ObservationStatistics) -> GaussianObservation:
         """Regression on the state, 1 and inputs (Ghahramani and Hinton 1996, eqs. 14-16)."""
-        p, d = self.matrix.shape
+        d = self.matrix.shape[1]
         counts, gram, cross, second = statistics
         held = None
         if self.held or counts.min() == 0:
@@ -386,8 +386,8 @@ class GaussianObservation:
         if self.covariance_type == "diag":
             variances = np.where(counts > 0, moment / rows, self.covariance.diagonal())
             variances = np.maximum(variances, self.floor.variances)
-            return np.diag(np.where(np.diag(held) if held.ndim else held, self.covariance.diagonal(),
-                                    variances))  # fmt: skip
+            kept = np.diag(held) if held.ndim else held
+            return np.diag(np.where(kept, self.covariance.diagonal(), variances))
         estimate = estimate_covariance(self.covariance, moment / rows[0], "full", held)
         return estimate if held.any() else clip_covariance(estimate, self.floor)
 
