@@ -2,12 +2,14 @@
 
 from sklseq.hmm import CategoricalHMM, GaussianHMM, PoissonHMM
 from sklseq.preprocessing import Stepwise, concat_sequences, split_sequences
+from sklseq.state_space import KalmanSmoother
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CategoricalHMM",
     "GaussianHMM",
+    "KalmanSmoother",
     "PoissonHMM",
     "Stepwise",
     "concat_sequences",

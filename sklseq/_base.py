@@ -126,7 +126,9 @@ class BaseSequenceModel(
         float
             -inf if a sequence is impossible under the model.
         """
-        sequences = self._check_X(X, groups, lengths, y=y)
+        return self._mean_score(self._check_X(X, groups, lengths, y=y), sample_weight)
+
+    def _mean_score(self, sequences: Sequences, sample_weight=None) -> float:
         with limit_threads(sequences.n_steps):
             if sample_weight is None:
                 return float(self._sequence_scores(sequences).sum() / sequences.n_steps)
@@ -206,8 +208,13 @@ class BaseSequenceModel(
         float
             In nats, times two.
         """
-        total = self.score_sequences(X, groups=groups, lengths=lengths).sum()
-        return float(2 * self._n_free_parameters() - 2 * total)
+        return self._criterion(self._check_X(X, groups, lengths), 2.0)
+
+    def _criterion(self, sequences: Sequences, penalty: float) -> float:
+        """-2 log-likelihood + penalty x number of free parameters."""
+        with limit_threads(sequences.n_steps):
+            total = self._sequence_scores(sequences).sum()
+        return float(penalty * self._n_free_parameters() - 2 * total)
 
     def bic(self, X, *, groups=None, lengths=None) -> float:
         """Bayesian information criterion on X (lower is better).
@@ -226,5 +233,4 @@ class BaseSequenceModel(
             In nats, times two.
         """
         sequences = self._check_X(X, groups, lengths)
-        total = self._sequence_scores(sequences).sum()
-        return float(np.log(sequences.n_steps) * self._n_free_parameters() - 2 * total)
+        return self._criterion(sequences, np.log(sequences.n_steps))

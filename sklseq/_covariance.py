@@ -16,15 +16,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sklseq import _gaussian_density as kernels
+from sklseq._gaussian_density import log_density_diag, log_density_full
+from sklseq._gaussian_moments import moments_diag, moments_full
 from sklseq._validation import check_parameter_array
 
-BLOCK_ELEMENTS = 65_536  # a block of (rows, K, D) doubles that stays in the L2 cache
 STARVED = 1e-8  # expected rows below which a component says nothing about its parameters
 
 
 class Floor(NamedTuple):
-    """The floor under covariances: in columns divided by `scale`, eigenvalues are >= `reg_covar`."""
+    """Floor under covariances: in columns divided by `scale`, eigenvalues >= `reg_covar`."""
 
     scale: np.ndarray
     reg_covar: float
@@ -70,7 +70,9 @@ def clip_covariance(covariance: np.ndarray, floor: Floor) -> np.ndarray:
     if not np.any(low):
         return covariance
     values = np.maximum(values, floor.reg_covar)
-    clipped = (vectors * values[..., None, :]) @ np.swapaxes(vectors, -1, -2) * scale
+    roots = vectors * np.sqrt(values)[..., None, :]
+    clipped = roots @ np.swapaxes(roots, -1, -2) * scale
+    clipped = (clipped + np.swapaxes(clipped, -1, -2)) / 2
     return np.where(low[..., None, None], clipped, covariance)
 
 
@@ -119,7 +121,9 @@ class CovarianceType(ABC):
             raise ValueError(f"{name} must be symmetric, got\n{covars}.")
         smallest = np.linalg.eigvalsh(covars).min()
         if smallest <= 0:
-            raise ValueError(f"{name} must be positive definite, its least eigenvalue is {smallest}.")
+            raise ValueError(
+                f"{name} must be positive definite, its least eigenvalue is {smallest}."
+            )
         return covars
 
 
@@ -263,28 +267,16 @@ COVARIANCES: dict[str, CovarianceType] = {
 # Uncorrelated columns
 
 
-def _blocks(n_rows: int, row_elements: int):
-    size = max(16, BLOCK_ELEMENTS // max(row_elements, 1))
-    return (slice(start, start + size) for start in range(0, n_rows, size))
-
-
 def _log_density_diag(X, means, variances):
     log_density = np.empty((len(X), len(means)))
-    kernels.log_density_diag(X, means, 1.0 / variances, log_density)
+    log_density_diag(X, means, 1.0 / variances, log_density)
     return log_density
 
 
 def _moments_diag(X, posteriors, means):
-    weights, first, second = (np.zeros(means.shape) for _ in range(3))
-    for rows in _blocks(len(X), means.size):
-        observed = ~np.isnan(X[rows])
-        deviation = np.where(observed, X[rows], 0.0)[:, None, :] - means
-        deviation *= observed[:, None, :]
-        gamma = posteriors[rows]
-        weights += gamma.T @ observed
-        first += np.einsum("nk,nkd->kd", gamma, deviation)
-        second += np.einsum("nk,nkd->kd", gamma, deviation**2)
-    return GaussianMoments(weights, first, second)
+    result = GaussianMoments(*(np.zeros(means.shape) for _ in range(3)))
+    moments_diag(X, posteriors, means, *result)
+    return result
 
 
 # ---------------------------------------------------------------------------------------------
@@ -310,7 +302,7 @@ def _log_density_full(X, means, covars):
         sub_means = np.ascontiguousarray(means[:, observed])
         factors = np.linalg.cholesky(covars[:, observed][:, :, observed])
         part = np.empty((len(block), len(means)))
-        kernels.log_density_full(block, sub_means, np.linalg.inv(factors), part)
+        log_density_full(block, sub_means, np.linalg.inv(factors), part)
         log_density[rows] = part
     return log_density
 
@@ -323,19 +315,20 @@ def _moments_full(X, posteriors, means, covars):
     for observed, rows in _patterns(X):
         block, gamma = X[rows], posteriors[rows]
         occupancy += gamma.sum(axis=0)
+        if observed.all():
+            moments_full(block, gamma, means, first, second)
+            continue
         for k in range(n_components):
-            deviation = block - means[k]
-            if not observed.all():
-                conditional = _fill_missing(deviation, observed, covars[k])
-                second[k] += gamma[:, k].sum() * conditional
+            deviation, conditional = _fill_missing(block - means[k], observed, covars[k])
             weighted = deviation * gamma[:, k, None]
             first[k] += weighted.sum(axis=0)
-            second[k] += weighted.T @ deviation
+            second[k] += weighted.T @ deviation + gamma[:, k].sum() * conditional
+    second = np.tril(second) + np.swapaxes(np.tril(second, -1), 1, 2)
     return GaussianMoments(np.repeat(occupancy[:, None], n_features, axis=1), first, second)
 
 
 def _fill_missing(deviation, observed, covariance):
-    """Put conditional expectations into the missing columns, in place; their covariance (D, D)."""
+    """Deviations with conditional expectations for the missing columns, and their covariance."""
     missing = ~observed
     gain = np.linalg.solve(
         covariance[np.ix_(observed, observed)], covariance[np.ix_(observed, missing)]
@@ -345,4 +338,4 @@ def _fill_missing(deviation, observed, covariance):
     conditional[np.ix_(missing, missing)] = (
         covariance[np.ix_(missing, missing)] - covariance[np.ix_(missing, observed)] @ gain
     )
-    return conditional
+    return deviation, conditional

@@ -67,11 +67,15 @@ def add_statistics(left, right):
 
 def expect(model: Model, sequences: Sequences, n_jobs: int | None = None):
     """E-step over all shards: (statistics, log-likelihood), added in a fixed order."""
-    parts = map_shards(model.e_step, sequences, n_jobs)
-    log_likelihood = sum(part[1] for part in parts)
+    statistics, log_likelihood = _add_up(model, sequences, n_jobs)
     if not np.isfinite(log_likelihood):
         raise ValueError(f"Cannot fit: {model.why_impossible(sequences)}")
-    return reduce(add_statistics, (part[0] for part in parts)), log_likelihood
+    return statistics, log_likelihood
+
+
+def _add_up(model: Model, sequences: Sequences, n_jobs: int | None = None):
+    parts = map_shards(model.e_step, sequences, n_jobs)
+    return reduce(add_statistics, (part[0] for part in parts)), sum(part[1] for part in parts)
 
 
 @dataclass
@@ -82,6 +86,7 @@ class _Run:
     sequences: Sequences
     n_jobs: int | None
     progress: _Progress
+    acceleration: str | None = None
     statistics: Any = None
     objectives: list[float] = field(default_factory=list)
     log_likelihoods: list[float] = field(default_factory=list)
@@ -104,23 +109,64 @@ class _Run:
     def advance(self, max_iter: int, tol: float) -> None:
         """Iterate until `max_iter` in all, convergence, or a fall of the objective."""
         while not (self.converged or self.fell) and self.n_iter < max_iter:
-            model = self.model.m_step(self.statistics)
-            statistics, log_likelihood = expect(model, self.sequences, self.n_jobs)
+            start = self.model
+            gain = self._step(self.model.m_step(self.statistics))
+            if self.acceleration and not self.fell and self.n_iter < max_iter:
+                self.progress.report(self)
+                gain = max(gain, self._leap(start))
+            if self.fell:
+                return
+            self.converged = gain < tol
+            self.progress.report(self)
+
+    def _step(self, model) -> float:
+        """Go on to what an M-step gave; returns the gain per step."""
+        statistics, log_likelihood = expect(model, self.sequences, self.n_jobs)
+        before = self.objectives[-1]
+        now = (log_likelihood + model.log_prior()) / self.sequences.n_steps
+        if not now >= before - ROUNDING * max(1.0, abs(before)):
+            warnings.warn(
+                f"The objective fell from {before} to {now} nats per step in iteration "
+                f"{self.n_iter + 1}, which EM cannot do: the parameters before it are kept. "
+                "Please report this as a bug of sklseq.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
+            self.fell = True
+            return 0.0
+        self._record(model, statistics, log_likelihood)
+        return now - before
+
+    def _leap(self, start) -> float:
+        """Squared extrapolation along two EM steps from `start`, of which the first was taken.
+
+        Varadhan and Roland (2008), scheme S3.  A leap that does not raise the objective is left
+        for the second EM step, so the objective never falls.
+        """
+        following = self.model.m_step(self.statistics)
+        model = _extrapolate(start, self.model, following)
+        if model is not None:
+            statistics, log_likelihood = _add_up(model, self.sequences, self.n_jobs)
             before = self.objectives[-1]
             now = (log_likelihood + model.log_prior()) / self.sequences.n_steps
-            if not now >= before - ROUNDING * max(1.0, abs(before)):
-                warnings.warn(
-                    f"The objective fell from {before} to {now} nats per step in iteration "
-                    f"{self.n_iter + 1}, which EM cannot do: the parameters before it are kept. "
-                    "Please report this as a bug of sklseq.",
-                    ConvergenceWarning,
-                    stacklevel=4,
-                )
-                self.fell = True
-                return
-            self._record(model, statistics, log_likelihood)
-            self.converged = now - before < tol
-            self.progress.report(self)
+            if np.isfinite(now) and now >= before:
+                self._record(model, statistics, log_likelihood)
+                return now - before
+        return self._step(following)
+
+
+def _extrapolate(start, second, third):
+    """The model that three successive EM iterates point to, or None where they point nowhere."""
+    path = [model.to_vector() for model in (start, second, third)]
+    if len({len(vector) for vector in path}) > 1:  # a covariance has become singular
+        return None
+    change = path[1] - path[0]
+    curvature = path[2] - path[1] - change
+    size = np.linalg.norm(curvature)
+    if not size > 0.0:
+        return None
+    length = max(np.linalg.norm(change) / size, 1.0)
+    return third.from_vector(path[0] + 2 * length * change + length**2 * curvature)
 
 
 class _Progress:
@@ -158,6 +204,7 @@ def run_em(
     n_jobs: int | None = None,
     verbose: int = 0,
     name: str = "EM",
+    acceleration: str | None = None,
 ) -> EMResult:
     """Fit by EM from one or several starting values and keep the best.
 
@@ -174,6 +221,9 @@ def run_em(
         Print every so many iterations; 0: silent.
     name : str
         Of the estimator, for messages.
+    acceleration : {"squarem", None}
+        "squarem" extrapolates over pairs of EM steps; it needs models with ``to_vector() -> ndarray``
+        and ``from_vector(vector) -> model or None``.  Each E-step counts as an iteration.
 
     Returns
     -------
@@ -195,7 +245,7 @@ def run_em(
             for i, start in enumerate(starts):
                 if len(starts) > 1:
                     progress.run = f" start {i + 1} of {len(starts)},"
-                run = _Run(start, sequences, n_jobs, progress)
+                run = _Run(start, sequences, n_jobs, progress, acceleration)
                 best = run if best is None else best
                 run.advance(min(SHORT_RUN, max_iter) if len(starts) > 1 else max_iter, tol)
                 best = max(best, run, key=lambda one: one.objectives[-1])

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import joblib
@@ -333,8 +334,8 @@ def group_offsets(groups, n_steps: int) -> np.ndarray:
         label = groups[row]
         if label in seen:
             raise ValueError(
-                f"The rows of a group must be contiguous: label {label!r} comes back at row {row}. "
-                "Sort the rows by group, keeping their order in time."
+                f"groups must keep the rows of a sequence together: label {label} comes back at "
+                f"row {row}. Sort the rows by group, keeping their order in time."
             )
         seen.add(label)
     return np.concatenate([[0], starts, [n_steps]]).astype(np.intp)
@@ -386,7 +387,7 @@ def iterate_shards(sequences: Sequences) -> Iterator[Sequences]:
     X, offsets, _, aligned = sequences
     window = offsets[:-1] // SHARD_STEPS
     firsts = np.concatenate([[0], np.flatnonzero(np.diff(window)) + 1, [len(window)]])
-    for first, last in zip(firsts[:-1], firsts[1:]):
+    for first, last in pairwise(firsts):
         rows = slice(offsets[first], offsets[last])
         yield Sequences(
             X[rows],
@@ -417,11 +418,12 @@ def map_shards(
     if n_threads == 1:
         return [function(X, offsets, *aligned) for X, offsets, _, aligned in shards]
     with ThreadPoolExecutor(n_threads) as pool:
-        return list(pool.map(lambda shard: function(shard.X, shard.offsets, *shard.aligned), shards))
+        futures = [pool.submit(function, X, offsets, *aligned) for X, offsets, _, aligned in shards]
+        return [future.result() for future in futures]
 
 
 def map_rows(function, sequences: Sequences, n_jobs: int | None = None) -> list[np.ndarray]:
-    """As `map_shards` for a function that returns a tuple of arrays: each joined over the shards."""
+    """As `map_shards` for a function that returns a tuple of arrays: each is joined."""
     parts = map_shards(function, sequences, n_jobs)
     if len(parts) == 1:
         return list(parts[0])

@@ -18,6 +18,8 @@ def check_em_parameters(estimator) -> None:
     check_real(estimator, "tol", 0.0)
     check_count(estimator, "n_init", 1)
     check_count(estimator, "verbose", 0)
+    if not (estimator.n_jobs is None or isinstance(estimator.n_jobs, Integral)):
+        raise TypeError(f"n_jobs must be None or an integer, got {estimator.n_jobs!r}.")
     if hasattr(estimator, "reg_covar"):
         check_real(estimator, "reg_covar", 0.0)
 
@@ -25,14 +27,24 @@ def check_em_parameters(estimator) -> None:
 def check_count(estimator, name: str, minimum: int) -> int:
     """An integer parameter with a lower end."""
     value = getattr(estimator, name)
+    if not isinstance(value, Integral):  # check_scalar would not say which value it got
+        raise TypeError(f"{name} must be an integer, got {value!r}.")
     return check_scalar(value, name, Integral, min_val=minimum)
+
+
+def check_positive(value, name: str) -> int:
+    """A positive integer argument of a method."""
+    if not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{name} must be a positive integer, got {value!r}.")
+    return int(value)
 
 
 def check_real(estimator, name: str, minimum: float, *, boundaries: str = "left") -> float:
     """A finite real parameter with a lower end (`boundaries="neither"` leaves the end out)."""
-    value = check_scalar(
-        getattr(estimator, name), name, Real, min_val=minimum, include_boundaries=boundaries
-    )
+    value = getattr(estimator, name)
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} must be a real number, got {value!r}.")
+    check_scalar(value, name, Real, min_val=minimum, include_boundaries=boundaries)
     if not np.isfinite(value):
         raise ValueError(f"{name} must be finite, got {value!r}.")
     return value
@@ -76,10 +88,11 @@ def check_probabilities(value, name: str, shape: tuple) -> np.ndarray:
 
 
 def check_fixed(estimator, shapes: Mapping[str, tuple]) -> dict[str, np.ndarray]:
-    """The `fixed` parameter as a mask for each name it holds; names it does not hold are left out.
+    """The `fixed` parameter as a mask for each name it holds; other names are left out.
 
-    `shapes` has the names that may be fixed and the shape of each (None: only as a whole).  `fixed` is a name, a collection
-    of names, or a dict of name -> boolean mask (True: held at its ``*_init``).
+    `shapes` has the names that may be fixed and the shape of each (None: only as a whole).
+    `fixed` is a name, a collection of names, or a dict of name -> boolean mask (True: held at its
+    ``*_init``).
     """
     fixed = estimator.fixed
     if isinstance(fixed, str):

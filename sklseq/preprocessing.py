@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, TransformerMixin, clone
 from sklearn.utils import get_tags
@@ -99,7 +101,7 @@ def split_sequences(X, groups=None, *, lengths=None) -> list:
     n_steps = X.shape[0]
     offsets = length_offsets(lengths, n_steps) if groups is None else group_offsets(groups, n_steps)
     rows = getattr(X, "iloc", X)
-    return [rows[start:stop] for start, stop in zip(offsets[:-1], offsets[1:])]
+    return [rows[start:stop] for start, stop in pairwise(offsets)]
 
 
 def _lengths(collection) -> np.ndarray:
@@ -219,10 +221,11 @@ class Stepwise(MetaEstimatorMixin, TransformerMixin, BaseEstimator):
         if isinstance(X, np.ndarray) and X.ndim == 3:
             return rows.reshape(*X.shape[:2], -1)
         bounds = offsets_of(_lengths(X))
-        parts = [rows[start:stop] for start, stop in zip(bounds[:-1], bounds[1:])]
+        parts = [rows[start:stop] for start, stop in pairwise(bounds)]
         if isinstance(X, np.ndarray):
             result = np.empty(len(parts), dtype=object)
-            result[:] = parts
+            for i, part in enumerate(parts):  # result[:] = parts fails where all are of one length
+                result[i] = part
             return result
         return type(X)(parts)
 

@@ -13,7 +13,7 @@ _SMOOTHES = (
 
 
 def expected_failed_checks(estimator) -> dict[str, str]:
-    """The checks of scikit-learn's battery that an estimator of sklseq cannot pass, with the reason.
+    """The checks of scikit-learn's battery that an estimator cannot pass, with the reason.
 
     Parameters
     ----------

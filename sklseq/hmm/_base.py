@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
 
 from sklseq._base import BaseSequenceModel
 from sklseq._em import EMResult, run_em
@@ -19,6 +20,7 @@ from sklseq._validation import (
     check_choice,
     check_em_parameters,
     check_fixed,
+    check_positive,
     check_probabilities,
 )
 from sklseq.hmm._chain import (
@@ -182,11 +184,9 @@ class BaseHMM(BaseSequenceModel):
         if self.warm_start and hasattr(self, "startprob_"):
             starts = [self._warm_model()]
         else:
-            given = [getattr(self, f"{name}_init") is not None for name in self._shapes()]
             random_state = check_random_state(self.random_state)
-            seeds = random_state.randint(
-                np.iinfo(np.int32).max, size=1 if all(given) else self.n_init
-            )
+            n_init = 1 if self._all_given() else self.n_init
+            seeds = random_state.randint(np.iinfo(np.int32).max, size=n_init)
             with limit_threads():
                 starts = [
                     self._start(sequences, seed, kmeans=i == 0) for i, seed in enumerate(seeds)
@@ -195,6 +195,13 @@ class BaseHMM(BaseSequenceModel):
             replace(start, held=held, emission=replace(start.emission, **learning))
             for start in starts
         ]
+
+    def _all_given(self) -> bool:
+        """Whether nothing of the starting values is left to chance."""
+        names = set(self._shapes())
+        if self.initial_state == "stationary":
+            names.remove("startprob")
+        return all(getattr(self, f"{name}_init") is not None for name in names)
 
     def _warm_model(self) -> HMM:
         model = self._model()
@@ -209,7 +216,7 @@ class BaseHMM(BaseSequenceModel):
         random_state = np.random.RandomState(seed)
         n_states = self.n_components
         stationary = self.initial_state == "stationary"
-        rows = self._rows_to_cluster(sequences)
+        rows = None if self._all_given() else self._rows_to_cluster(sequences)
         labels = None if rows is None else label_rows(rows, n_states, random_state, kmeans=kmeans)
         if self.transmat_init is not None:
             transmat = check_probabilities(
@@ -425,8 +432,7 @@ class BaseHMM(BaseSequenceModel):
         ValueError
             Names the sequence and the step where the model gives probability zero.
         """
-        if not isinstance(n_steps, int | np.integer) or n_steps < 1:
-            raise ValueError(f"n_steps must be a positive integer, got {n_steps!r}.")
+        n_steps = check_positive(n_steps, "n_steps")
         sequences = self._check_X(X, groups, lengths)
         model = self._model_for(sequences)
         totals, final = self._run(model.log_likelihoods, sequences)
@@ -459,12 +465,15 @@ class BaseHMM(BaseSequenceModel):
         X : ndarray of shape (n_samples, n_features), or list of such
         states : ndarray of int of shape (n_samples,), or list of such
         """
-        model = self._sampling_model(n_samples)
+        check_is_fitted(self)
+        n_samples = check_positive(n_samples, "n_samples")
+        model = self._model()
         random_state = check_random_state(
             self.random_state if random_state is None else random_state
         )
         if n_sequences is None:
             return model.sample(n_samples, random_state)
+        n_sequences = check_positive(n_sequences, "n_sequences")
         draws = [model.sample(n_samples, random_state) for _ in range(n_sequences)]
         return [X for X, _ in draws], [states for _, states in draws]
 
@@ -497,8 +506,7 @@ class BaseHMM(BaseSequenceModel):
         ----------
         S. Fruehwirth-Schnatter (2006), Finite Mixture and Markov Switching Models, algorithm 11.5.
         """
-        if not isinstance(n_draws, int | np.integer) or n_draws < 1:
-            raise ValueError(f"n_draws must be a positive integer, got {n_draws!r}.")
+        n_draws = check_positive(n_draws, "n_draws")
         sequences = self._check_X(X, groups, lengths)
         model = self._model_for(sequences)
         random_state = check_random_state(

@@ -312,7 +312,8 @@ def _stationary_m_step(statistics, old, start, held) -> np.ndarray:
     Langrock 2016, sec. 4.2.5).  Rows are softmax of free logits; the better of the old matrix and
     the closed form without the start is where the search begins, so the objective cannot fall.
     """
-    transitions, starts = statistics.transitions, statistics.starts
+    total = max(statistics.transitions.sum(), 1.0)
+    transitions, starts = statistics.transitions / total, statistics.starts / total
     free = old > 0
     if "transmat" in held:
         free = free & ~held["transmat"]
@@ -347,6 +348,7 @@ def _stationary_m_step(statistics, old, start, held) -> np.ndarray:
         return old
     candidates = [np.log(np.maximum(candidate[free], 1e-300)) for candidate in (old, start)]
     begin = min(candidates, key=lambda logits: loss(logits)[0])
-    found = minimize(loss, begin, jac=True, method="L-BFGS-B", options={"gtol": 1e-10})
+    options = {"gtol": 1e-10, "ftol": 1e-15}
+    found = minimize(loss, begin, jac=True, method="L-BFGS-B", options=options)
     best = found.x if found.fun <= loss(begin)[0] else begin
     return matrix(best)

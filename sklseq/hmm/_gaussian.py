@@ -291,7 +291,7 @@ class GaussianHMM(BaseHMM):
 
     def _init_emission(self, sequences, labels, random_state):
         """Means of the labelled rows; for all states their pooled covariance."""
-        n_states, n_features = self.n_components, self.n_features_in_
+        n_states = self.n_components
         covariance = COVARIANCES[self.covariance_type]
         if self.means_init is not None and self.covars_init is not None:
             return GaussianEmission(*self._given_init(), self.covariance_type)

@@ -73,6 +73,8 @@ cdef extern from "_pass_types.h" namespace "sklseq" nogil:
         double* step_ll
         double* filtered_means
         double* filtered_covs
+        double* final_means
+        double* final_covs
         double* means
         double* covs
         double* lag_one
@@ -156,6 +158,7 @@ cdef Pass _describe(
     result.sequence_ll = _out1(sequence_ll)
     result.step_ll = _out1(step_ll)
     result.filtered_means = result.filtered_covs = NULL
+    result.final_means = result.final_covs = NULL
     result.means = result.covs = result.lag_one = NULL
     result.sum_previous = result.sum_next = result.sum_lag = result.sum_first = NULL
     result.sum_pattern = NULL
@@ -179,16 +182,25 @@ def filter_pass(
     signed char[::1] form not None,
     double[:, ::1] means,
     double[:, :, ::1] covariances,
+    double[:, ::1] final_means,
+    double[:, :, ::1] final_covariances,
 ):
-    """Causal pass.  OUT: means (N, d), covariances (N, d, d) of s_t given y_1..y_t, or None.
+    """Causal pass.
 
-    Memory beyond the arrays handed in: O(d^2) when means and covariances are None.
+    OUT, or None
+        means (N, d), covariances (N, d, d) : moments of s_t given y_1..y_t
+        final_means (n_sequences, d), final_covariances (n_sequences, d, d) : at the last steps;
+            both or none
+
+    Memory beyond the arrays handed in: a covariance path of at most 16 MB, or O(d^2).
     """
     cdef Pass work = _describe(
         y, pattern, S, noise, A, Q, drift, m0, P0, offsets, sequence_ll, step_ll, form
     )
     work.filtered_means = _out2(means)
     work.filtered_covs = _out3(covariances)
+    work.final_means = _out2(final_means)
+    work.final_covs = _out3(final_covariances)
     with nogil:
         run_pass(work)
 

@@ -61,6 +61,10 @@ public:
         }
         if (!engine.trusted()) return false;
         if (p.sequence_ll) p.sequence_ll[sequence] = total;
+        if (p.final_means) {
+            std::memcpy(p.final_means + sequence * d, m.data(), sizeof(double) * d);
+            engine.covariance(p.final_covs + sequence * dd);
+        }
         if (!p.smooths()) return true;
         for (Index segment = n_segments - 1; segment >= 0; --segment) {
             const Index start = segment * length, stop = std::min(n, start + length);
@@ -190,8 +194,13 @@ public:
         if (!engine.trusted()) return OTHER_FORM;
         if (steady) make_steady();
         for (Index i = 0; i < p.n_sequences; ++i) {
-            const double ll = forward(p.offsets[i], p.offsets[i + 1] - p.offsets[i]);
+            const Index n = p.offsets[i + 1] - p.offsets[i];
+            const double ll = forward(p.offsets[i], n, p.final_means ? p.final_means + i * d
+                                                                     : nullptr);
             if (p.sequence_ll) p.sequence_ll[i] = ll;
+            if (p.final_covs)
+                std::memcpy(p.final_covs + i * dd, filtered.data() + std::min(n, n_path) * dd - dd,
+                            sizeof(double) * dd);
         }
         if (p.filtered_covs) fill_filtered_covariances();
         if (p.smooths()) {
@@ -231,7 +240,7 @@ private:
             for (int i = 0; i < k; ++i)
                 if (f[t * k + i] > 0.0) logs += std::log(f[t * k + i]);
             log_f.push_back(logs);
-            if (p.filtered_covs) {
+            if (p.filtered_covs || p.final_covs) {
                 filtered.resize((t + 1) * dd);
                 engine.covariance(filtered.data() + t * dd);
             }
@@ -318,7 +327,7 @@ private:
 
     bool exact() const { return p.noise != nullptr; }
 
-    double forward(Index first, Index n) {
+    double forward(Index first, Index n, double* last) {
         std::vector<double> m(p.m0, p.m0 + d), next(d);
         double total = 0.0;
         Index t = 0;
@@ -331,7 +340,10 @@ private:
             total += ll;
             if (p.step_ll) p.step_ll[row] = ll;
             if (keep) std::memcpy(keep + row * d, m.data(), sizeof(double) * d);
-            if (t + 1 == n) return total;
+            if (t + 1 == n) {
+                if (last) std::memcpy(last, m.data(), sizeof(double) * d);
+                return total;
+            }
             add_matrix_vector(d, d, p.A_at(t + 1), m.data(),
                               p.drift ? p.drift + (row + 1) * d : nullptr, next.data());
             m.swap(next);
@@ -339,6 +351,13 @@ private:
         for (; t < n; t += BLOCK)
             total += forward_block(first + t, static_cast<int>(std::min(BLOCK, n - t)),
                                    t + BLOCK < n, m.data(), keep);
+        if (last) {
+            // predicted still holds the last block
+            const Index at = (n - careful - 1) % BLOCK;
+            add_matrix_vector(d, d, M.data(), predicted.data() + at * d, nullptr, last);
+            add_matrix_vector(d, k, K.data(), p.y + (first + n - 1) * k, last, next.data());
+            std::memcpy(last, next.data(), sizeof(double) * d);
+        }
         return total;
     }
 

@@ -41,6 +41,8 @@ struct Pass {
     double* step_ll;              // (N,)
     double* filtered_means;       // (N, d)
     double* filtered_covs;        // (N, d, d)
+    double* final_means;          // (n_sequences, d) filtered at the last step
+    double* final_covs;           // (n_sequences, d, d)
     // ---- OUT: the smoother
     double* means;                // (N, d)
     double* covs;                 // (N, d, d)

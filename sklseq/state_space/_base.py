@@ -1,0 +1,192 @@
+"""BaseStateSpace: what every estimator over a linear-Gaussian chain says of its states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from sklseq._base import BaseSequenceModel
+from sklseq._sequences import Sequences, limit_threads, map_rows
+from sklseq._validation import check_choice, check_em_parameters, check_parameter_array
+from sklseq.state_space._chain import LinearGaussianChain, Moments, stationary_covariance
+from sklseq.state_space._start import state_variances
+
+DIFFUSE = 1e10  # variance of a diffuse start, in variances of the state
+UNKNOWN = 1e6  # the same where nothing was said about the start and the chain has none
+
+
+class Forecast(NamedTuple):
+    """Future observations.
+
+    Attributes
+    ----------
+    means : ndarray of shape (n_steps, n_features), or (n_sequences, n_steps, n_features)
+    covariances : ndarray of shape (n_steps, n_features, n_features), or with n_sequences before
+        The observation noise included.
+    """
+
+    means: np.ndarray
+    covariances: np.ndarray
+
+
+class BaseStateSpace(BaseSequenceModel):
+    """The chain's parameters, fitted attributes and start; an observation family adds the rest."""
+
+    # ---- parameters of the chain
+
+    def _check_chain_parameters(self) -> None:
+        check_em_parameters(self)
+        check_choice(self, "transition_covariance_type", ("full", "diag", "spherical"))
+        check_choice(self, "initial_state", ("learn", "stationary", "diffuse"))
+        if self.acceleration is not None:
+            check_choice(self, "acceleration", ("squarem",))
+        if self.initial_state != "learn":
+            for name in ("initial_state_mean", "initial_state_covariance"):
+                if getattr(self, f"{name}_init") is not None:
+                    raise ValueError(
+                        f"initial_state={self.initial_state!r} says where states start, so "
+                        f"{name}_init must be None."
+                    )
+
+    def _chain_shapes(self) -> dict[str, tuple | None]:
+        d = self.n_components
+        return {
+            "transition_matrix": (d, d),
+            "transition_covariance": (d, d),
+            "initial_state_mean": (d,),
+            "initial_state_covariance": (d, d),
+        }
+
+    def _given(self, name: str, shape: tuple) -> np.ndarray | None:
+        value = getattr(self, f"{name}_init")
+        if value is None:
+            return None
+        if name.endswith("covariance"):
+            return check_covariance(value, f"{name}_init", shape[0])
+        return check_parameter_array(value, f"{name}_init", shape)
+
+    def _chain_held(self, held: Mapping, sequences: Sequences) -> dict:
+        """The user's masks, and what data of this size cannot tell."""
+        chain_held = {name: held[name] for name in self._chain_shapes() if name in held}
+        if self.initial_state == "diffuse":
+            chain_held["initial_state_mean"] = np.array(True)
+        learns = self.initial_state == "learn" and sequences.n_sequences > self.n_components
+        if not learns:
+            chain_held["initial_state_covariance"] = np.array(True)
+        return chain_held
+
+    def _start_chain(self, A, Gamma, B, X, input_matrix=None) -> LinearGaussianChain:
+        """A chain with a start: given, stationary, diffuse, or wide enough for what is learned."""
+        d = self.n_components
+        mean = self._given("initial_state_mean", (d,))
+        covariance = self._given("initial_state_covariance", (d, d))
+        chain = LinearGaussianChain(
+            A, Gamma, np.zeros(d) if mean is None else mean, np.eye(d), input_matrix,
+            self.transition_covariance_type,
+        )  # fmt: skip
+        if self.initial_state == "stationary":
+            stationary = chain.at_stationary_start()
+            if stationary is None:
+                raise ValueError(
+                    "initial_state='stationary' needs a transition matrix whose eigenvalues are "
+                    f"smaller than 1 in size, got {np.abs(np.linalg.eigvals(A)).max()}."
+                )
+            return stationary
+        if covariance is None:
+            covariance = stationary_covariance(A, Gamma)
+            variances = state_variances(A, Gamma, B, X)
+            if self.initial_state == "diffuse":
+                covariance = np.diag(DIFFUSE * variances)
+            elif covariance is None:
+                covariance = np.diag(UNKNOWN * variances)
+        return replace(chain, initial_covariance=covariance)
+
+    def _tied_start(self, chain: LinearGaussianChain, held: Mapping) -> LinearGaussianChain:
+        """Where P0 is neither given nor learned it keeps its size relative to Gamma."""
+        given = self.initial_state_covariance_init is not None
+        learned = "initial_state_covariance" not in held
+        if self.initial_state != "learn" or given or learned or "transition_covariance" in held:
+            return chain
+        unit = np.diag(chain.transition_covariance)
+        if not np.all(unit > 0):
+            return chain
+        ratio = float(np.max(np.diag(chain.initial_covariance) / unit))
+        return replace(
+            chain, start_ratio=ratio, initial_covariance=ratio * chain.transition_covariance
+        )
+
+    # ---- value <-> fitted attributes
+
+    def _set_chain(self, chain: LinearGaussianChain) -> None:
+        self.transition_matrix_ = chain.transition_matrix
+        self.transition_covariance_ = chain.transition_covariance
+        self.initial_state_mean_ = chain.initial_mean
+        self.initial_state_covariance_ = chain.initial_covariance
+
+    def _chain(self) -> LinearGaussianChain:
+        return LinearGaussianChain(
+            self.transition_matrix_,
+            self.transition_covariance_,
+            self.initial_state_mean_,
+            self.initial_state_covariance_,
+            covariance_type=self.transition_covariance_type,
+        )
+
+    def _continued(self, chain: LinearGaussianChain, sequences, inputs=None):
+        """The chain, started where training ended if ``continues`` says so."""
+        if not self.continues:
+            return chain
+        if getattr(self, "final_state_mean_", None) is None:
+            raise ValueError(
+                "continues=True needs a model fitted on one sequence, whose end it goes on from; "
+                "this one was not."
+            )
+        if sequences.form != "flat" or sequences.n_sequences > 1:
+            return chain
+        mean, covariance = chain.predict(
+            self.final_state_mean_,
+            self.final_state_covariance_,
+            None if inputs is None else inputs[0],
+        )
+        return replace(chain, initial_mean=mean, initial_covariance=covariance)
+
+    def _set_final(self, moments: Moments | None) -> None:
+        """The state at the end of training, or None after several sequences."""
+        self.final_state_mean_ = None if moments is None else moments.means[0]
+        self.final_state_covariance_ = None if moments is None else moments.covariances[0]
+
+    def _run(self, method, sequences: Sequences) -> list[np.ndarray]:
+        with limit_threads(sequences.n_steps):
+            return map_rows(method, sequences, self.n_jobs)
+
+
+def check_covariance(value, name: str, n: int | None, *, times: bool = False) -> np.ndarray:
+    """A positive semi-definite (n, n) from a square matrix, n variances, or one variance.
+
+    With `times` a leading time axis is let through.
+    """
+    array = np.asarray(value, dtype=float)
+    if array.ndim == 0 or (array.ndim == 1 and n is not None):
+        if not np.all(np.isfinite(array)):
+            raise ValueError(f"{name} must be finite, got {value!r}.")
+        if array.ndim == 1 and array.shape != (n,):
+            raise ValueError(f"{name} must have {n} variances, got {len(array)}.")
+        array = np.diag(np.broadcast_to(array, (n,)))
+    shape = (None, n, n) if times and array.ndim == 3 else (n, n)
+    array = check_parameter_array(array, name, shape)
+    if not np.allclose(array, np.swapaxes(array, -1, -2), rtol=1e-8, atol=0):
+        raise ValueError(f"{name} must be symmetric, got\n{array}.")
+    array = (array + np.swapaxes(array, -1, -2)) / 2
+    diagonal = np.diagonal(array, axis1=-2, axis2=-1)
+    scale = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+    correlation = array / scale[..., :, None] / scale[..., None, :]
+    smallest = np.linalg.eigvalsh(correlation).min()
+    if np.any(diagonal < 0) or smallest < -1e-8:
+        raise ValueError(
+            f"{name} must be positive semi-definite, its least eigenvalue is "
+            f"{np.linalg.eigvalsh(array).min()}."
+        )
+    return np.ascontiguousarray(array)

@@ -1,0 +1,495 @@
+"""The linear-Gaussian chain as a value: what Kalman and softmax observations share.
+
+    S_1 ~ N(mu0, P0),   S_t = A S_{t-1} + B_u u_t + w_t,   w_t ~ N(0, Gamma)
+
+The chain never sees data.  An observation model hands it *local evidence*: ``Evidence(y, pattern,
+S)``, at each step k scalar observations of the state with unit variance.  Kalman gets there by
+whitening, softmax by its Gaussian sites.
+
+How an observation model uses a chain::
+
+    evidence = Evidence(y, pattern, S, constants=...)
+    chain.log_likelihoods(evidence, offsets)  -> step (N,), sequence (n_sequences,)
+    chain.filter(evidence, offsets)           -> Moments of s_t | y_1..y_t, step, sequence
+    chain.smooth(evidence, offsets)           -> Posterior (means, covariances, lag_one), sequence
+    chain.e_step(evidence, offsets)           -> Expectations: statistics, means, pattern_sums
+    chain.m_step(statistics)                  -> the chain of largest expected log-likelihood
+
+Evidence that differs at every step (softmax) has ``pattern = arange(N)`` and S of N entries; it then
+asks ``smooth`` for covariances, or ``e_step(..., pattern_sums=True)``, whose pattern sums are the
+covariances of the steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg import solve_discrete_lyapunov
+
+from sklseq.state_space import _kalman_pass as kernels
+from sklseq.state_space._estimate import estimate_covariance, estimate_coefficients, free_covariances
+
+STATIONARY_RADIUS = 1 - 1e-6  # above it a chain has no stationary covariance worth the name
+HALVINGS = 40
+
+
+class Evidence(NamedTuple):
+    """What the steps say about their states, in the form of the pass (see ``_kalman_pass``).
+
+    Attributes
+    ----------
+    y : ndarray of shape (n_steps, k)
+    pattern : ndarray of intp of shape (n_steps,), or None
+        None: every step has entry 0 of `S`, and sequences share their covariances.
+    S : ndarray of shape (n_patterns, k, d)
+    noise : ndarray of shape (n_patterns, k), or None
+        1, or 0 for a perfect observation; None: all one.
+    constants : ndarray of shape (n_steps,), float or None
+        What to add to the pass's log-likelihood of each step.
+    """
+
+    y: np.ndarray
+    pattern: np.ndarray | None
+    S: np.ndarray
+    noise: np.ndarray | None = None
+    constants: np.ndarray | None = None
+
+
+class Moments(NamedTuple):
+    """Means (n_steps, n_components) and covariances (n_steps, n_components, n_components)."""
+
+    means: np.ndarray
+    covariances: np.ndarray
+
+
+class Posterior(NamedTuple):
+    """The smoothed states.
+
+    Attributes
+    ----------
+    means : ndarray of shape (n_steps, n_components)
+        E[S_t | X].
+    covariances : ndarray of shape (n_steps, n_components, n_components)
+        Cov(S_t | X).
+    lag_one_covariances : ndarray of shape (n_steps, n_components, n_components)
+        Cov(S_t, S_{t-1} | X), zero at the first step of a sequence.
+    """
+
+    means: np.ndarray
+    covariances: np.ndarray
+    lag_one_covariances: np.ndarray
+
+
+class ChainStatistics(NamedTuple):
+    """Expected sums of *deviations from the current chain*, which therefore lose no digits; they add.
+
+    With w_t = S_t - A S_{t-1} - B_u u_t over transitions, z_t = (S_{t-1}, u_t), and S_1 - mu0.
+    """
+
+    n_sequences: float
+    first: np.ndarray  # (d,) sum of E[S_1 - mu0]
+    first_second: np.ndarray  # (d, d) sum of E[(S_1 - mu0)(S_1 - mu0)']
+    n_transitions: float
+    gram: np.ndarray  # (d + q, d + q) sum of E[z z']
+    cross: np.ndarray  # (d, d + q) sum of E[w z']
+    second: np.ndarray  # (d, d) sum of E[w w']
+
+
+class Expectations(NamedTuple):
+    """What an E-step of the chain returns."""
+
+    statistics: ChainStatistics
+    means: np.ndarray  # (n_steps, d)
+    pattern_sums: np.ndarray | None  # (n_patterns, d, d) covariances added over each pattern's steps
+    log_likelihoods: np.ndarray  # (n_sequences,)
+
+
+@dataclass(frozen=True)
+class LinearGaussianChain:
+    """A linear-Gaussian Markov chain.
+
+    Parameters
+    ----------
+    transition_matrix : ndarray of shape (d, d) or (n_times, d, d)
+        A; with a time axis, entry t leads into step t of a sequence.
+    transition_covariance : ndarray of shape (d, d) or (n_times, d, d)
+        Gamma, positive semi-definite.
+    initial_mean, initial_covariance : ndarray of shape (d,), (d, d)
+        mu0, P0.
+    input_matrix : ndarray of shape (d, q), or None
+        B_u.
+    covariance_type : {"full", "diag", "spherical"}
+        Of Gamma, for learning.
+    stationary : bool
+        mu0 and P0 are those of the stationary distribution and move with A and Gamma.
+    start_ratio : float, or None
+        P0 is this times Gamma and moves with it.  A P0 held in the state's own units would not
+        hold: EM shrinks it by growing the state, which is free.
+    held : mapping of name -> boolean mask
+        Entries that the M-step leaves alone.
+    """
+
+    transition_matrix: np.ndarray
+    transition_covariance: np.ndarray
+    initial_mean: np.ndarray
+    initial_covariance: np.ndarray
+    input_matrix: np.ndarray | None = None
+    covariance_type: str = "full"
+    stationary: bool = False
+    start_ratio: float | None = None
+    held: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def n_components(self) -> int:
+        return len(self.initial_mean)
+
+    @property
+    def time_varying(self) -> bool:
+        return self.transition_matrix.ndim == 3 or self.transition_covariance.ndim == 3
+
+    # -- inference
+
+    def _arguments(self, evidence: Evidence, offsets, inputs):
+        d = self.n_components
+        drift = None if inputs is None else np.ascontiguousarray(inputs @ self.input_matrix.T)
+        A, Gamma = (
+            np.ascontiguousarray(matrix.reshape(-1, d, d))
+            for matrix in (self.transition_matrix, self.transition_covariance)
+        )
+        longest = np.diff(offsets).max()
+        for name, matrix in (("transition_matrix", A), ("transition_covariance", Gamma)):
+            if 1 < len(matrix) < longest:
+                raise ValueError(
+                    f"{name} has {len(matrix)} times, fewer than the longest sequence ({longest} "
+                    "steps)."
+                )
+        return (
+            evidence.y, evidence.pattern, evidence.S, evidence.noise, A, Gamma, drift,
+            self.initial_mean, self.initial_covariance, offsets,
+        )  # fmt: skip
+
+    def log_likelihoods(self, evidence: Evidence, offsets, inputs=None, *, steps: bool = True):
+        """log p(y_t | y_<t) of each step (None if not `steps`), and of each sequence."""
+        step, sequence, _ = self._filter(evidence, offsets, inputs, None, None, steps=steps)
+        return step, sequence
+
+    def filter(self, evidence: Evidence, offsets, inputs=None):
+        """Moments of S_t given y_1..y_t, and log-likelihoods of steps and sequences."""
+        d, n = self.n_components, len(evidence.y)
+        moments = Moments(np.empty((n, d)), np.empty((n, d, d)))
+        step, sequence, _ = self._filter(evidence, offsets, inputs, *moments)
+        return moments, step, sequence
+
+    def final(self, evidence: Evidence, offsets, inputs=None):
+        """Moments of the last state of each sequence given all of it, and log-likelihoods."""
+        d, n = self.n_components, len(offsets) - 1
+        moments = Moments(np.empty((n, d)), np.empty((n, d, d)))
+        _, sequence, _ = self._filter(
+            evidence, offsets, inputs, None, None, *moments, steps=False
+        )
+        return moments, sequence
+
+    def _filter(
+        self, evidence, offsets, inputs, means, covariances, last=None, last_covariances=None, *,
+        steps=True,
+    ):  # fmt: skip
+        sequence = np.empty(len(offsets) - 1)
+        step = np.empty(len(evidence.y)) if steps else None
+        form = np.empty(len(sequence), dtype=np.int8)
+        kernels.filter_pass(
+            *self._arguments(evidence, offsets, inputs),
+            sequence, step, form, means, covariances, last, last_covariances,
+        )  # fmt: skip
+        _add_constants(evidence, offsets, step, sequence)
+        return step, sequence, form
+
+    def smoothed_means(self, evidence: Evidence, offsets, inputs=None):
+        """E[S_t | y], (n_steps, d), and log-likelihoods of the sequences."""
+        means = np.empty((len(evidence.y), self.n_components))
+        return means, self._smooth(evidence, offsets, inputs, means, None, None)
+
+    def smooth(self, evidence: Evidence, offsets, inputs=None) -> tuple[Posterior, np.ndarray]:
+        """All smoothed moments, and log-likelihoods of the sequences."""
+        d, n = self.n_components, len(evidence.y)
+        posterior = Posterior(np.empty((n, d)), np.empty((n, d, d)), np.empty((n, d, d)))
+        return posterior, self._smooth(evidence, offsets, inputs, *posterior)
+
+    def _smooth(self, evidence, offsets, inputs, means, covariances, lag_one):
+        sequence = np.empty(len(offsets) - 1)
+        form = np.empty(len(sequence), dtype=np.int8)
+        kernels.smoother_pass(
+            *self._arguments(evidence, offsets, inputs),
+            sequence, None, form, means, covariances, lag_one,
+        )  # fmt: skip
+        _add_constants(evidence, offsets, None, sequence)
+        return sequence
+
+    # -- learning
+
+    def e_step(
+        self, evidence: Evidence, offsets, inputs=None, *, pattern_sums: bool = True
+    ) -> Expectations:
+        """Expected sums under the smoothed states (Shumway and Stoffer 1982, eqs. 9-11)."""
+        d, n = self.n_components, len(evidence.y)
+        sequence = np.empty(len(offsets) - 1)
+        form = np.empty(len(sequence), dtype=np.int8)
+        means, sums = np.empty((n, d)), np.empty((4, d, d))
+        by_pattern = np.empty((len(evidence.S), d, d)) if pattern_sums else None
+        kernels.sums_pass(
+            *self._arguments(evidence, offsets, inputs),
+            sequence, None, form, means, sums, by_pattern,
+        )  # fmt: skip
+        _add_constants(evidence, offsets, None, sequence)
+        statistics = self.statistics(means, sums, offsets, inputs)
+        return Expectations(statistics, means, by_pattern, sequence)
+
+    def statistics(self, means, sums, offsets, inputs=None) -> ChainStatistics:
+        """Sums over given state means and sums of covariances (4, d, d), as ``sums_pass`` has them."""
+        before_cov, after_cov, lag_cov, first_cov = sums
+        A = self.transition_matrix
+        d = self.n_components
+        first = means[offsets[:-1]] - self.initial_mean
+        residual = means[1:] - means[:-1] @ A.T
+        regressors = means[:-1]
+        if inputs is not None:
+            residual -= inputs[1:] @ self.input_matrix.T
+            regressors = np.hstack([means[:-1], inputs[1:]])
+        if len(offsets) > 2:  # the step from one sequence into the next is no transition
+            inside = np.ones(len(residual), dtype=bool)
+            inside[offsets[1:-1] - 1] = False
+            residual, regressors = residual[inside], regressors[inside]
+        gram = regressors.T @ regressors
+        gram[:d, :d] += before_cov
+        cross = residual.T @ regressors
+        w_before = lag_cov - A @ before_cov
+        cross[:, :d] += w_before
+        second = residual.T @ residual + after_cov - A @ lag_cov.T - w_before @ A.T
+        return ChainStatistics(
+            float(len(first)),
+            first.sum(axis=0),
+            first.T @ first + first_cov,
+            float(len(residual)),
+            gram,
+            cross,
+            (second + second.T) / 2,
+        )
+
+    def m_step(self, statistics: ChainStatistics) -> LinearGaussianChain:
+        """Ghahramani and Hinton (1996), eqs. 17-23, for entries not held."""
+        start_shift, start = self._estimate_start(statistics)
+        chain = self
+        if statistics.n_transitions:
+            shift, second = self._estimate_transition(statistics)
+            count = statistics.n_transitions
+            if self.start_ratio is not None:
+                second = second + start * statistics.n_sequences / self.start_ratio
+                count = count + statistics.n_sequences
+            chain = self._moved(shift, second / count)
+        if self.stationary:
+            return self._stationary_m_step(statistics, chain)
+        if self.start_ratio is not None:
+            covariance = self.start_ratio * chain.transition_covariance
+        else:
+            covariance = estimate_covariance(
+                self.initial_covariance, start, "full",
+                self.held.get("initial_state_covariance", False),
+            )  # fmt: skip
+        return replace(
+            chain, initial_mean=self.initial_mean + start_shift, initial_covariance=covariance
+        )
+
+    def _estimate_start(self, statistics: ChainStatistics):
+        """Movement of mu0, and the new mean of (S_1 - mu0)(S_1 - mu0)'."""
+        first = statistics.first / statistics.n_sequences
+        shift = np.where(self.held.get("initial_state_mean", False), 0.0, first)
+        crossed = np.outer(first, shift)
+        second = statistics.first_second / statistics.n_sequences + np.outer(shift, shift)
+        return shift, second - crossed - crossed.T
+
+    def _estimate_transition(self, statistics: ChainStatistics):
+        """Movement of (A, B_u), and the new sum of w w'."""
+        d = self.n_components
+        held = np.zeros(statistics.cross.shape, dtype=bool)
+        held[:, :d] = self.held.get("transition_matrix", False)
+        held[:, d:] = self.held.get("input_matrix", False)
+        shift = estimate_coefficients(
+            statistics.cross, statistics.gram, held, self.transition_covariance
+        )
+        crossed = shift @ statistics.cross.T
+        second = statistics.second - crossed - crossed.T + shift @ statistics.gram @ shift.T
+        return shift, second
+
+    def _moved(self, shift, second) -> LinearGaussianChain:
+        d = self.n_components
+        return replace(
+            self,
+            transition_matrix=self.transition_matrix + shift[:, :d],
+            input_matrix=None if self.input_matrix is None else self.input_matrix + shift[:, d:],
+            transition_covariance=estimate_covariance(
+                self.transition_covariance, second, self.covariance_type,
+                self.held.get("transition_covariance", False),
+            ),
+        )  # fmt: skip
+
+    def _stationary_m_step(self, statistics, target) -> LinearGaussianChain:
+        """Towards the maximiser that ignores S_1, no further than the expected density rises."""
+        before = self._expected_log_density(statistics, self, self)
+        fraction = 1.0
+        for _ in range(HALVINGS):
+            chain = self._towards(target, fraction)
+            if chain is not None:
+                if self._expected_log_density(statistics, self, chain) >= before:
+                    return chain
+            fraction /= 2
+        return self
+
+    def _towards(self, target, fraction) -> LinearGaussianChain | None:
+        def between(a, b):
+            return None if a is None else a + fraction * (b - a)
+
+        chain = replace(
+            self,
+            transition_matrix=between(self.transition_matrix, target.transition_matrix),
+            transition_covariance=between(
+                self.transition_covariance, target.transition_covariance
+            ),
+            input_matrix=between(self.input_matrix, target.input_matrix),
+        )
+        return chain.at_stationary_start()
+
+    @staticmethod
+    def _expected_log_density(statistics, current, chain) -> float:
+        """E[log p(S)] of `chain` under statistics taken at `current`, up to a constant."""
+        d = current.n_components
+        shift = chain.transition_matrix - current.transition_matrix
+        if current.input_matrix is not None:
+            shift = np.hstack([shift, chain.input_matrix - current.input_matrix])
+        crossed = shift @ statistics.cross.T
+        second = statistics.second - crossed - crossed.T + shift @ statistics.gram @ shift.T
+        start = statistics.first_second / statistics.n_sequences  # both means are zero
+        total = 0.0
+        for covariance, moment, count in (
+            (chain.transition_covariance, second, statistics.n_transitions),
+            (chain.initial_covariance, start * statistics.n_sequences, statistics.n_sequences),
+        ):
+            values, vectors = np.linalg.eigh(covariance)
+            used = values > d * np.finfo(float).eps * values[-1]
+            rotated = np.einsum("ji,jk,ki->i", vectors, moment, vectors)[used]
+            total -= 0.5 * (count * np.log(values[used]).sum() + (rotated / values[used]).sum())
+        return total
+
+    def at_stationary_start(self) -> LinearGaussianChain | None:
+        """The same chain started in its stationary distribution; None where it has none."""
+        covariance = stationary_covariance(self.transition_matrix, self.transition_covariance)
+        if covariance is None:
+            return None
+        return replace(
+            self,
+            initial_mean=np.zeros(self.n_components),
+            initial_covariance=covariance,
+            stationary=True,
+        )
+
+    def n_free_parameters(self) -> int:
+        """Entries learned; gauge freedom is the estimator's business."""
+        d = self.n_components
+
+        def free(name, shape):
+            return int(np.sum(~np.broadcast_to(self.held.get(name, False), shape)))
+
+        count = free("transition_matrix", (d, d))
+        if self.input_matrix is not None:
+            count += free("input_matrix", self.input_matrix.shape)
+        count += free_covariances(
+            self.covariance_type, d, self.held.get("transition_covariance", False)
+        )
+        if not self.stationary:
+            count += free("initial_state_mean", (d,))
+            count += free_covariances("full", d, self.held.get("initial_state_covariance", False))
+        return count
+
+    # -- other uses
+
+    def transformed(self, T) -> LinearGaussianChain:
+        """The chain of the states T S."""
+        inverse = np.linalg.inv(T)
+        covariance, initial = (
+            _symmetric(T @ matrix @ T.T)
+            for matrix in (self.transition_covariance, self.initial_covariance)
+        )
+        return replace(
+            self,
+            transition_matrix=T @ self.transition_matrix @ inverse,
+            transition_covariance=covariance,
+            initial_mean=T @ self.initial_mean,
+            initial_covariance=initial,
+            input_matrix=None if self.input_matrix is None else T @ self.input_matrix,
+        )
+
+    def at(self, t: int) -> tuple[np.ndarray, np.ndarray]:
+        """(A, Gamma) of the transition into step t."""
+        A, Gamma = self.transition_matrix, self.transition_covariance
+        return (A[t] if A.ndim == 3 else A), (Gamma[t] if Gamma.ndim == 3 else Gamma)
+
+    def predict(self, mean, covariance, inputs=None, t: int = 0):
+        """Moments of the next state."""
+        A, Gamma = self.at(t)
+        mean = mean @ A.T if inputs is None else mean @ A.T + inputs @ self.input_matrix.T
+        return mean, _symmetric(A @ covariance @ A.T + Gamma)
+
+    def sample(self, n_steps: int, random_state, inputs=None) -> np.ndarray:
+        """One path, (n_steps, d)."""
+        return self.sample_many(1, n_steps, random_state, inputs)[0]
+
+    def sample_many(self, n_paths: int, n_steps: int, random_state, inputs=None) -> np.ndarray:
+        """Paths, (n_paths, n_steps, d)."""
+        states = random_state.standard_normal((n_paths, n_steps, self.n_components))
+        states[:, 0] = self.initial_mean + states[:, 0] @ semidefinite_root(
+            self.initial_covariance
+        ).T
+        if self.transition_covariance.ndim == 3:
+            for t in range(1, n_steps):
+                states[:, t] = states[:, t] @ semidefinite_root(self.at(t)[1]).T
+        else:
+            states[:, 1:] = states[:, 1:] @ semidefinite_root(self.transition_covariance).T
+        if inputs is not None:
+            states[:, 1:] += inputs[1:] @ self.input_matrix.T
+        for t in range(1, n_steps):
+            states[:, t] += states[:, t - 1] @ self.at(t)[0].T
+        return states
+
+
+def _add_constants(evidence: Evidence, offsets, step, sequence) -> None:
+    constants = evidence.constants
+    if constants is None:
+        return
+    if step is not None:
+        step += constants
+    if np.ndim(constants):
+        sequence += np.add.reduceat(constants, offsets[:-1])
+    else:
+        sequence += constants * np.diff(offsets)
+
+
+def _symmetric(matrix: np.ndarray) -> np.ndarray:
+    return (matrix + np.swapaxes(matrix, -1, -2)) / 2
+
+
+def semidefinite_root(covariance: np.ndarray) -> np.ndarray:
+    """L with L L' = covariance, for a positive semi-definite matrix."""
+    values, vectors = np.linalg.eigh(covariance)
+    return vectors * np.sqrt(np.maximum(values, 0.0))
+
+
+def spectral_radius(matrix: np.ndarray) -> float:
+    return float(np.abs(np.linalg.eigvals(matrix)).max())
+
+
+def stationary_covariance(A: np.ndarray, Gamma: np.ndarray) -> np.ndarray | None:
+    """P with P = A P A' + Gamma, or None where the chain has (almost) a unit root."""
+    if not spectral_radius(A) < STATIONARY_RADIUS:
+        return None
+    return _symmetric(solve_discrete_lyapunov(A, Gamma))

@@ -1,0 +1,131 @@
+"""The two M-steps that every linear-Gaussian part shares: coefficients, and a covariance.
+
+Both take expected sums of deviations from the current parameters and let single entries be held.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
+SCORING_STEPS = 50
+
+
+def solve_gram(gram: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """gram^-1 right for a positive semi-definite gram, scaled to unit diagonal; minimum norm
+    where the regressors are collinear."""
+    scale = np.sqrt(np.maximum(np.diag(gram), 0.0))
+    scale = np.where(scale > 0, scale, 1.0)
+    scaled = gram / np.outer(scale, scale)
+    right = (right.T / scale).T
+    try:
+        factor = cho_factor(scaled, lower=True)
+        if np.diag(factor[0]).min() < 1e-7:
+            raise LinAlgError
+        solution = cho_solve(factor, right)
+    except LinAlgError:
+        solution = np.linalg.lstsq(scaled, right, rcond=1e-13)[0]
+    return (solution.T / scale).T
+
+
+def estimate_coefficients(cross, gram, held, covariance) -> np.ndarray:
+    """Movement D (m, r) that maximises -tr(C^-1 (-2 D cross' + D gram D')) / 2.
+
+    Parameters
+    ----------
+    cross : ndarray of shape (m, r)
+        Sum of E[residual regressor'], at the current coefficients.
+    gram : ndarray of shape (r, r), or (m, r, r) for each row its own
+        Sum of E[regressor regressor'].
+    held : ndarray of bool of shape (m, r)
+        Entries that do not move.
+    covariance : ndarray of shape (m, m) or (m,)
+        Of the residual; without held entries it cancels.
+    """
+    own = gram.ndim == 3
+    if not held.any() and not own:
+        return solve_gram(gram, cross.T).T
+    shift = np.zeros_like(cross)
+    if held.all():
+        return shift
+    coupled = covariance.ndim == 2 and np.any(covariance != np.diag(np.diag(covariance)))
+    if own or not coupled:
+        for i in np.flatnonzero(~held.all(axis=1)):
+            free = np.flatnonzero(~held[i])
+            row_gram = gram[i] if own else gram
+            shift[i, free] = solve_gram(row_gram[np.ix_(free, free)], cross[i, free])
+        return shift
+    rows, columns = np.nonzero(~held)
+    precision = np.linalg.pinv(covariance, hermitian=True)
+    system = precision[np.ix_(rows, rows)] * gram[np.ix_(columns, columns)]
+    shift[rows, columns] = solve_gram(system, (precision @ cross)[rows, columns])
+    return shift
+
+
+def estimate_covariance(current, second, covariance_type: str, held) -> np.ndarray:
+    """The covariance of largest -log|C| - tr(C^-1 second), with entries held at `current`.
+
+    `second` is the mean of E[residual residual'], (m, m); all are square matrices.
+    """
+    held = np.broadcast_to(held, current.shape)
+    if held.all():
+        return current
+    second = (second + second.T) / 2
+    if covariance_type == "spherical":
+        return np.eye(len(current)) * max(np.trace(second) / len(current), 0.0)
+    if covariance_type == "diag":
+        variances = np.where(np.diag(held), np.diag(current), np.maximum(np.diag(second), 0.0))
+        return np.diag(variances)
+    if not held.any():
+        return second
+    return _constrained(current, second, held | held.T)
+
+
+def _constrained(current, second, held):
+    """Fisher scoring on the free entries, over the coordinates whose variance is not held at zero."""
+    alive = np.flatnonzero(~(np.diag(held) & (np.diag(current) == 0.0)))
+    block = np.ix_(alive, alive)
+    if not (~held[block]).any():
+        return current
+    C, M, frozen = current[block].copy(), second[block], held[block]
+    rows, columns = np.nonzero(np.tril(~frozen))
+    basis = np.zeros((len(rows), *C.shape))
+    basis[np.arange(len(rows)), rows, columns] = basis[np.arange(len(rows)), columns, rows] = 1.0
+
+    def objective(matrix):
+        try:
+            factor = cho_factor(matrix, lower=True)
+        except LinAlgError:
+            return -np.inf
+        return -2 * np.log(np.diag(factor[0])).sum() - np.trace(cho_solve(factor, M))
+
+    best = objective(C)
+    for _ in range(SCORING_STEPS):
+        inverse = np.linalg.inv(C)
+        slope = inverse @ (M - C) @ inverse
+        gradient = np.einsum("aij,ij->a", basis, slope)
+        weighted = inverse @ basis @ inverse
+        step = np.linalg.solve(np.einsum("aij,bij->ab", weighted, basis), gradient)
+        move, gain = np.tensordot(step, basis, axes=1), 0.0
+        for _ in range(SCORING_STEPS):
+            value = objective(C + move)
+            if value >= best:
+                gain = value - best
+                C, best = C + move, value
+                break
+            move = move / 2
+        if gain <= 1e-13 * max(1.0, abs(best)):
+            break
+    result = current.copy()
+    result[block] = C
+    return result
+
+
+def free_covariances(covariance_type: str, n: int, held) -> int:
+    """Number of free entries of a covariance."""
+    held = np.broadcast_to(held, (n, n))
+    if covariance_type == "spherical":
+        return int(not held.all())
+    if covariance_type == "diag":
+        return int(np.sum(~np.diag(held)))
+    return int(np.sum(np.tril(~(held | held.T))))

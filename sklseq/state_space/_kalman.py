@@ -1,0 +1,1120 @@
+"""KalmanSmoother: the linear-Gaussian state-space model as an estimator."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_array, check_is_fitted
+
+from sklseq._covariance import Floor, column_scale
+from sklseq._em import run_em
+from sklseq._sequences import Sequences, align_rows, limit_threads, refuse_frame_output
+from sklseq._validation import check_choice, check_fixed, check_parameter_array, check_positive
+from sklseq.state_space._base import BaseStateSpace, Forecast, check_covariance
+from sklseq.state_space._chain import Moments, Posterior
+from sklseq.state_space._linear_gaussian import LinearGaussianModel
+from sklseq.state_space._observation import GaussianObservation
+from sklseq.state_space._start import data_driven, from_known_states, noise_for
+
+
+class KalmanSmoother(BaseStateSpace):
+    r"""Linear-Gaussian state-space model, learned by EM and smoothed exactly.
+
+    .. math::
+        S_1 \sim N(\mu_0, P_0), \quad S_t \sim N(A S_{t-1}, \Gamma), \quad
+        X_t \sim N(B S_t + d, \Sigma)
+
+    A hidden state moves linearly, and each step shows a noisy linear view of it.  A missing entry
+    is NaN, in every method; sequences may be ragged.
+
+    Parameters
+    ----------
+    n_components : int, default=1
+        Number of state dimensions.
+    observation_covariance_type : {"diag", "full", "spherical"}, default="diag"
+        Of :math:`\Sigma`: features with their own noise, correlated noise, one variance.
+    transition_covariance_type : {"full", "diag", "spherical"}, default="full"
+        Of :math:`\Gamma`.
+    initial_state : {"learn", "stationary", "diffuse"}, default="learn"
+        "learn": :math:`\mu_0` from the data, and :math:`P_0` too where there are more sequences
+        than state dimensions.  One sequence says next to nothing about it: :math:`P_0` then is a
+        multiple of :math:`\Gamma`, as large as the stationary covariance of the starting values,
+        or 1e6 times the state's variance for a chain without one.  "stationary": the stationary distribution, which moves with :math:`A` and
+        :math:`\Gamma`.  "diffuse": mean 0 and 1e10 times the state's variance.
+    inputs_to : {"state", "observation"}, default="state"
+        Where ``inputs`` enter: :math:`S_t = A S_{t-1} + B_u u_t` (:math:`u_1` is not used), or
+        :math:`X_t = B S_t + d + D u_t`.
+    transition_matrix_init : array-like of shape (n_components, n_components), default=None
+        Starting value of :math:`A`.  Every default comes from the data.
+    transition_covariance_init : array-like, default=None
+        Starting value of :math:`\Gamma`: a matrix, variances, or one variance.
+    observation_matrix_init : array-like of shape (n_features, n_components), default=None
+        Starting value of :math:`B`.
+    observation_covariance_init : array-like, default=None
+        Starting value of :math:`\Sigma`: a matrix, variances, or one variance.
+    observation_offset_init : array-like of shape (n_features,), default=None
+        Starting value of :math:`d`.
+    initial_state_mean_init : array-like of shape (n_components,), default=None
+        Starting value of :math:`\mu_0`.
+    initial_state_covariance_init : array-like, default=None
+        Starting value of :math:`P_0`: a matrix, variances, or one variance.
+    input_matrix_init : array-like of shape (n_components or n_features, n_inputs), default=None
+        Starting value of :math:`B_u` or :math:`D`; default zero.
+    fixed : str, tuple of str or dict of str -> bool mask, default=()
+        Parameters held at their ``*_init``, by the names above without ``_init``; a mask holds
+        single entries.
+    reg_covar : float, default=1e-6
+        Floor under :math:`\Sigma`: in columns divided by their standard deviation (a constant
+        column by 1), eigenvalues are at least this.
+    acceleration : {"squarem", None}, default="squarem"
+        Extrapolate over pairs of EM steps, never accepting a fall; None is plain EM.
+    continues : bool, default=False
+        After a fit on one sequence, a flat X goes on from its end instead of starting anew: every
+        block of a ``TimeSeriesSplit`` does.
+    max_iter : int, default=200
+        The largest number of iterations (E-steps).
+    tol : float, default=1e-6
+        Stop when the log-likelihood gains less than this per step, in nats.
+    n_init : int, default=1
+        Number of starting values: data-driven first, then perturbed at random; each gets ten
+        iterations, the best is finished.
+    n_jobs : int, default=None
+        Threads over shards of whole sequences; None is one.  The result does not depend on it.
+        Inside ``joblib.parallel_config`` the shards go to that backend.
+    random_state : int, RandomState instance or None, default=None
+        For further starting values and for sampling.
+    warm_start : bool, default=False
+        Start from the parameters of the last fit.
+    verbose : int, default=0
+        Print a line every so many iterations.
+
+    Attributes
+    ----------
+    transition_matrix_ : ndarray of shape (n_components, n_components)
+        :math:`A`.
+    transition_covariance_ : ndarray of shape (n_components, n_components)
+        :math:`\Gamma`.
+    observation_matrix_ : ndarray of shape (n_features, n_components)
+        :math:`B`.
+    observation_covariance_ : ndarray of shape (n_features, n_features)
+        :math:`\Sigma`.
+    observation_offset_ : ndarray of shape (n_features,)
+        :math:`d`.
+    initial_state_mean_ : ndarray of shape (n_components,)
+        :math:`\mu_0`, of the first step of every sequence.
+    initial_state_covariance_ : ndarray of shape (n_components, n_components)
+        :math:`P_0`.
+    input_matrix_ : ndarray of shape (n_components or n_features, n_inputs) or None
+        :math:`B_u` or :math:`D`; None after a fit without inputs.
+    n_iter_ : int
+        Number of iterations of the best start.
+    converged_ : bool
+        Whether the last iterations gained less than `tol`.
+    log_likelihood_ : float
+        Mean log-likelihood per step of the training data at the fitted parameters, in nats.
+    log_likelihoods_ : ndarray of shape (n_iter_ + 1,)
+        The same at the start and after each iteration.
+    objectives_ : ndarray of shape (n_iter_ + 1,)
+        What EM raises and `tol` looks at; here the same.
+    final_state_mean_ : ndarray of shape (n_components,) or None
+        Filtered at the end of training; None after several sequences.
+    final_state_covariance_ : ndarray of shape (n_components, n_components) or None
+        Likewise.
+    n_features_in_ : int
+        Number of columns of X.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where X had them.
+
+    See Also
+    --------
+    sklseq.GaussianHMM : A hidden state that takes one of a few values.
+    sklearn.decomposition.FactorAnalysis : The same model without order (:math:`A = 0`).
+
+    Notes
+    -----
+    The state is only determined up to an invertible transformation.  After a fit in which nothing
+    is fixed it is chosen so that :math:`\Gamma = I`, :math:`B'\Sigma^{-1}B` is diagonal and
+    decreasing, and the largest loading of each state is positive; otherwise the parameters are left
+    as EM found them.
+
+    Under a vague start (a large :math:`P_0`) or perfect observations (a singular :math:`\Sigma`)
+    the recursions switch to a square-root form by themselves, since smoothed covariances of the
+    usual forms are then wrong and often negative.
+
+    References
+    ----------
+    R. H. Shumway and D. S. Stoffer (1982), "An approach to time series smoothing and forecasting
+    using the EM algorithm", J. Time Series Analysis 3(4).
+
+    Z. Ghahramani and G. E. Hinton (1996), "Parameter estimation for linear dynamical systems",
+    University of Toronto CRG-TR-96-2.
+
+    J. Durbin and S. J. Koopman (2012), Time Series Analysis by State Space Methods.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklseq import KalmanSmoother
+    >>> rng = np.random.default_rng(0)
+    >>> level = np.cumsum(rng.normal(size=200))
+    >>> X = (level + rng.normal(scale=2.0, size=200)).reshape(-1, 1)
+    >>> X[50:60] = np.nan
+    >>> smoother = KalmanSmoother().fit(X)
+    >>> smoother.inverse_transform(smoother.transform(X)).shape
+    (200, 1)
+    >>> means, covariances = smoother.forecast(X, n_steps=3)
+    >>> means.shape, covariances.shape
+    ((3, 1), (3, 1, 1))
+    """
+
+    __metadata_request__fit = {"inputs": True, "states": True}
+    __metadata_request__score = {"inputs": True}
+    __metadata_request__predict = {"inputs": True}
+    __metadata_request__transform = {"inputs": True}
+
+    def __init__(
+        self,
+        n_components=1,
+        *,
+        observation_covariance_type="diag",
+        transition_covariance_type="full",
+        initial_state="learn",
+        inputs_to="state",
+        transition_matrix_init=None,
+        transition_covariance_init=None,
+        observation_matrix_init=None,
+        observation_covariance_init=None,
+        observation_offset_init=None,
+        initial_state_mean_init=None,
+        initial_state_covariance_init=None,
+        input_matrix_init=None,
+        fixed=(),
+        reg_covar=1e-6,
+        acceleration="squarem",
+        continues=False,
+        max_iter=200,
+        tol=1e-6,
+        n_init=1,
+        n_jobs=None,
+        random_state=None,
+        warm_start=False,
+        verbose=0,
+    ):
+        self.n_components = n_components
+        self.observation_covariance_type = observation_covariance_type
+        self.transition_covariance_type = transition_covariance_type
+        self.initial_state = initial_state
+        self.inputs_to = inputs_to
+        self.transition_matrix_init = transition_matrix_init
+        self.transition_covariance_init = transition_covariance_init
+        self.observation_matrix_init = observation_matrix_init
+        self.observation_covariance_init = observation_covariance_init
+        self.observation_offset_init = observation_offset_init
+        self.initial_state_mean_init = initial_state_mean_init
+        self.initial_state_covariance_init = initial_state_covariance_init
+        self.input_matrix_init = input_matrix_init
+        self.fixed = fixed
+        self.reg_covar = reg_covar
+        self.acceleration = acceleration
+        self.continues = continues
+        self.max_iter = max_iter
+        self.tol = tol
+        self.n_init = n_init
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+
+    @classmethod
+    def from_parameters(
+        cls,
+        *,
+        transition_matrix,
+        transition_covariance,
+        observation_matrix,
+        observation_covariance,
+        observation_offset=0.0,
+        initial_state_mean,
+        initial_state_covariance,
+        input_matrix=None,
+        **params,
+    ) -> KalmanSmoother:
+        """A model with known parameters, ready to smooth, score, forecast and sample.
+
+        Parameters
+        ----------
+        transition_matrix : array-like of shape (n_components, n_components), or \
+                (n_times, n_components, n_components)
+            With a time axis, for irregular sampling, entry t leads into step t of a sequence
+            (entry 0 is not used) and no sequence may be longer than n_times.
+        transition_covariance : array-like, of the same shape, or variances, or one variance
+            Positive semi-definite; singular is allowed.
+        observation_matrix : array-like of shape (n_features, n_components)
+        observation_covariance : array-like of shape (n_features, n_features), or variances, or one
+            Zero is allowed: a perfect observation.
+        observation_offset : array-like of shape (n_features,) or float, default=0
+        initial_state_mean : array-like of shape (n_components,)
+        initial_state_covariance : array-like (n_components, n_components), or variances, or one
+        input_matrix : array-like of shape (n_components or n_features, n_inputs), default=None
+            By ``inputs_to``.
+        **params
+            Constructor parameters.
+
+        Returns
+        -------
+        KalmanSmoother
+            Counts as fitted.
+
+        Raises
+        ------
+        ValueError
+            Names the parameter, the rule and the value got.
+        """
+        B = check_parameter_array(observation_matrix, "observation_matrix", (None, None))
+        p, d = B.shape
+        Sigma = check_covariance(observation_covariance, "observation_covariance", p)
+        full = bool(np.any(Sigma[~np.eye(p, dtype=bool)]))
+        estimator = cls(
+            d, **{"observation_covariance_type": "full" if full else "diag", **params}
+        )
+        estimator._check_parameters()
+        A = np.asarray(transition_matrix)
+        estimator.transition_matrix_ = check_parameter_array(
+            A, "transition_matrix", (None, d, d) if A.ndim == 3 else (d, d)
+        )
+        estimator.transition_covariance_ = check_covariance(
+            transition_covariance, "transition_covariance", d, times=True
+        )
+        estimator.observation_matrix_ = B
+        estimator.observation_covariance_ = Sigma
+        offset = observation_offset if np.ndim(observation_offset) else [observation_offset] * p
+        estimator.observation_offset_ = check_parameter_array(offset, "observation_offset", (p,))
+        estimator.initial_state_mean_ = check_parameter_array(
+            initial_state_mean, "initial_state_mean", (d,)
+        )
+        estimator.initial_state_covariance_ = check_covariance(
+            initial_state_covariance, "initial_state_covariance", d
+        )
+        estimator.n_features_in_ = p
+        estimator.input_matrix_ = None
+        if input_matrix is not None:
+            estimator.input_matrix_ = check_parameter_array(
+                input_matrix, "input_matrix", (estimator._input_rows(), None)
+            )
+        estimator._set_final(None)
+        estimator._held = {}
+        return estimator
+
+    # ---- checks
+
+    def _check_parameters(self) -> None:
+        self._check_chain_parameters()
+        check_choice(self, "observation_covariance_type", ("diag", "full", "spherical"))
+        check_choice(self, "inputs_to", ("state", "observation"))
+
+    def _input_rows(self) -> int:
+        return self.n_components if self.inputs_to == "state" else self.n_features_in_
+
+    def _shapes(self, n_inputs: int) -> dict[str, tuple | None]:
+        d, p = self.n_components, self.n_features_in_
+        shapes = self._chain_shapes() | {
+            "observation_matrix": (p, d),
+            "observation_covariance": (p, p),
+            "observation_offset": (p,),
+        }
+        if n_inputs:
+            shapes["input_matrix"] = (self._input_rows(), n_inputs)
+        return shapes
+
+    def _check(self, X, groups, lengths, inputs, *, y=None) -> Sequences:
+        """X with its inputs, which a model fitted with inputs needs."""
+        sequences = self._check_X(X, groups, lengths, y=y)
+        n_inputs = 0 if self.input_matrix_ is None else self.input_matrix_.shape[1]
+        return _with_inputs(sequences, inputs, n_inputs)
+
+    # ---- value <-> fitted attributes
+
+    def _model(self) -> LinearGaussianModel:
+        to_state = self.inputs_to == "state"
+        chain = replace(self._chain(), input_matrix=self.input_matrix_ if to_state else None)
+        return LinearGaussianModel(
+            chain,
+            GaussianObservation(
+                self.observation_matrix_,
+                self.observation_covariance_,
+                self.observation_offset_,
+                self.observation_covariance_type,
+                None if to_state else self.input_matrix_,
+            ),
+        )
+
+    def _model_for(self, sequences: Sequences) -> LinearGaussianModel:
+        model = self._model()
+        inputs = sequences.aligned[0] if model.chain.input_matrix is not None else None
+        return replace(model, chain=self._continued(model.chain, sequences, inputs))
+
+    def _set_model(self, model: LinearGaussianModel) -> None:
+        self._set_chain(model.chain)
+        observation = model.observation
+        self.observation_matrix_ = observation.matrix
+        self.observation_covariance_ = observation.covariance
+        self.observation_offset_ = observation.offset
+        self.input_matrix_ = (
+            model.chain.input_matrix if self.inputs_to == "state" else observation.input_matrix
+        )
+
+    # ---- learning
+
+    def fit(self, X, y=None, *, inputs=None, states=None, groups=None, lengths=None):
+        """Fit by the EM algorithm.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_steps, n_features), or a collection of such
+            NaN is a missing entry.
+        y : ignored
+            For the scikit-learn interface; its length is checked.
+        inputs : array-like of shape (n_steps, n_inputs), or a collection of such, default=None
+            Known inputs, whose coefficients are learned; never missing.
+        states : array-like of shape (n_steps, n_components), or a collection, default=None
+            States known at training time (NaN: not known).  Where all are known the fit is a
+            regression in closed form.  The state's coordinates are then theirs.
+        groups : array-like of shape (n_steps,), default=None
+            A new sequence starts where it changes.
+        lengths : array-like of int, default=None
+            The number of steps of each sequence.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For invalid parameters or input, and for data that the starting values exclude.
+
+        Warns
+        -----
+        ConvergenceWarning
+            ``max_iter`` was reached.
+
+        References
+        ----------
+        Shumway and Stoffer (1982); Ghahramani and Hinton (1996); acceleration: R. Varadhan and
+        C. Roland (2008), Scandinavian J. Statistics 35(2), scheme S3.
+        """
+        self._check_parameters()
+        with self._unchanged_on_error():
+            sequences = self._check_X(X, groups, lengths, y=y, reset=True)
+            sequences = _with_inputs(sequences, inputs, None)
+            n_inputs = sequences.aligned[0].shape[1] if inputs is not None else 0
+            if states is not None:
+                sequences = _with_states(sequences, states, self.n_components)
+            self._held = check_fixed(self, self._shapes(n_inputs))
+            result = run_em(
+                self._starts(sequences, n_inputs, states is not None),
+                sequences,
+                max_iter=self.max_iter,
+                tol=self.tol,
+                n_jobs=self.n_jobs,
+                verbose=self.verbose,
+                name=type(self).__name__,
+                acceleration=self.acceleration,
+            )
+            self._set_result(result, sequences, states is not None)
+        return self
+
+    def _set_result(self, result, sequences: Sequences, known_states: bool) -> None:
+        model = replace(result.model, known_states=False)
+        if not self._held and not known_states:
+            model = model.normalised()
+        self._set_model(model)
+        self._learned_start = not np.any(
+            model.chain.held.get("initial_state_covariance", False)
+        )
+        self.n_iter_ = result.n_iter
+        self.converged_ = result.converged
+        self.objectives_ = np.array(result.objectives)
+        self.log_likelihoods_ = np.array(result.log_likelihoods)
+        self.log_likelihood_ = result.log_likelihoods[-1]
+        self._set_final(None)
+        if sequences.n_sequences == 1:
+            aligned = sequences.aligned[:-1] if known_states else sequences.aligned
+            with limit_threads(sequences.n_steps):
+                self._set_final(model.final(*sequences[:2], *aligned)[0])
+
+    def _starts(self, sequences, n_inputs, known_states) -> list[LinearGaussianModel]:
+        X, held = sequences.X, self._held
+        learning = {
+            "floor": Floor(column_scale(X), self.reg_covar),
+            "partly_missing": _partly_missing(X),
+            "held": {name: held[name] for name in _OBSERVATION_NAMES if name in held},
+        }
+        chain_held = self._chain_held(held, sequences)
+        if "input_matrix" in held:
+            target = chain_held if self.inputs_to == "state" else learning["held"]
+            target["input_matrix"] = held["input_matrix"]
+        if self.warm_start and hasattr(self, "transition_matrix_"):
+            starts = [self._warm_model(n_inputs)]
+        else:
+            random_state = check_random_state(self.random_state)
+            randoms = [None] + [random_state] * (self.n_init - 1)
+            with limit_threads():
+                starts = [
+                    self._start(sequences, n_inputs, known_states, random) for random in randoms
+                ]
+        return [
+            LinearGaussianModel(
+                self._tied_start(replace(start.chain, held=chain_held), chain_held),
+                replace(start.observation, **learning),
+                known_states,
+            )
+            for start in starts
+        ]
+
+    def _warm_model(self, n_inputs: int) -> LinearGaussianModel:
+        model = self._model()
+        if model.chain.n_components != self.n_components:
+            raise ValueError(
+                f"warm_start goes on from {model.chain.n_components} states, but n_components is "
+                f"{self.n_components}."
+            )
+        if (0 if self.input_matrix_ is None else self.input_matrix_.shape[1]) != n_inputs:
+            raise ValueError("warm_start needs the same number of inputs as the last fit.")
+        if self.initial_state == "stationary":
+            chain = model.chain.at_stationary_start()
+            return replace(model, chain=model.chain if chain is None else chain)
+        return model
+
+    def _start(self, sequences, n_inputs, known_states, random_state) -> LinearGaussianModel:
+        """Given values first, the rest from the data."""
+        d, p = self.n_components, self.n_features_in_
+        X, offsets = sequences.X, sequences.offsets
+        shapes = self._shapes(n_inputs)
+        given = {name: self._given(name, shape) for name, shape in shapes.items()}
+        start = None
+        if known_states:
+            start = from_known_states(X, offsets, sequences.aligned[-1])
+        if start is None:
+            start = data_driven(X, offsets, d, random_state)
+        A_given, B_given = given["transition_matrix"], given["observation_matrix"]
+        start |= {name: value for name, value in given.items() if value is not None}
+        if (A_given is not None or B_given is not None) and not known_states:
+            # the state's scale is the user's: the noise must follow it
+            Gamma, Sigma = noise_for(
+                X, offsets, start["transition_matrix"], start["observation_matrix"]
+            )
+            if given["transition_covariance"] is None:
+                start["transition_covariance"] = Gamma
+            if given["observation_covariance"] is None:
+                start["observation_covariance"] = Sigma
+        start = self._shaped_covariances(start, given)
+        inputs = start.get("input_matrix")
+        if n_inputs and inputs is None:
+            inputs = np.zeros((self._input_rows(), n_inputs))
+        to_state = self.inputs_to == "state"
+        chain = self._start_chain(
+            start["transition_matrix"], start["transition_covariance"],
+            start["observation_matrix"], X, inputs if to_state else None,
+        )  # fmt: skip
+        observation = GaussianObservation(
+            start["observation_matrix"].reshape(p, d), start["observation_covariance"],
+            start["observation_offset"], self.observation_covariance_type,
+            None if to_state else inputs,
+        )  # fmt: skip
+        return LinearGaussianModel(chain, observation)
+
+    def _shaped_covariances(self, start: dict, given: dict) -> dict:
+        """Starting covariances in the form that their types ask for."""
+        for name in ("transition_covariance", "observation_covariance"):
+            covariance_type = getattr(self, f"{name}_type")
+            covariance = start[name]
+            if covariance_type == "full":
+                continue
+            shaped = np.diag(np.diag(covariance))
+            if covariance_type == "spherical":
+                shaped = np.eye(len(covariance)) * np.diag(covariance).mean()
+            if given[name] is not None and not np.allclose(shaped, covariance, rtol=1e-12):
+                raise ValueError(
+                    f"{name}_init is not {covariance_type}, as {name}_type asks: got\n{covariance}."
+                )
+            start[name] = shaped
+        return start
+
+    def _n_free_parameters(self) -> int:
+        model = self._model()
+        held = dict(self._held)
+        d = self.n_components
+        observation_held = {name: held[name] for name in _OBSERVATION_NAMES if name in held}
+        chain_held = {name: held[name] for name in self._chain_shapes() if name in held}
+        if self.initial_state == "diffuse":
+            chain_held["initial_state_mean"] = np.array(True)
+        if not getattr(self, "_learned_start", True):
+            chain_held["initial_state_covariance"] = np.array(True)
+        if "input_matrix" in held:
+            target = chain_held if self.inputs_to == "state" else observation_held
+            target["input_matrix"] = held["input_matrix"]
+        stationary = self.initial_state == "stationary"
+        chain = replace(model.chain, held=chain_held, stationary=stationary)
+        observation = replace(model.observation, held=observation_held)
+        count = chain.n_free_parameters() + observation.n_free_parameters()
+        if held:
+            return count
+        # any invertible transformation of the state leaves the likelihood as it is
+        gauge = {"full": d * d, "diag": d * d - d * (d - 1) // 2,
+                 "spherical": d * d - d * (d + 1) // 2 + 1}  # fmt: skip
+        return count - gauge[self.transition_covariance_type]
+
+    def fit_transform(
+        self, X, y=None, *, inputs=None, states=None, groups=None, lengths=None
+    ):
+        """Fit, then transform the same data.
+
+        Parameters
+        ----------
+        X, y, inputs, states, groups, lengths
+            As in ``fit``.
+
+        Returns
+        -------
+        ndarray of shape (n_steps, n_components), stacked or object array as X was
+            As of ``transform``.
+        """
+        fitted = self.fit(X, y, inputs=inputs, states=states, groups=groups, lengths=lengths)
+        return fitted.transform(X, inputs=inputs, groups=groups, lengths=lengths)
+
+    def fit_predict(self, X, y=None, *, inputs=None, states=None, groups=None, lengths=None):
+        """Fit, then predict the same data.
+
+        Parameters
+        ----------
+        X, y, inputs, states, groups, lengths
+            As in ``fit``.
+
+        Returns
+        -------
+        ndarray of shape (n_steps, n_components), stacked or object array as X was
+            As of ``predict``.
+        """
+        fitted = self.fit(X, y, inputs=inputs, states=states, groups=groups, lengths=lengths)
+        return fitted.predict(X, inputs=inputs, groups=groups, lengths=lengths)
+
+    # ---- inference
+
+    def predict(self, X, *, inputs=None, groups=None, lengths=None):
+        """The most probable states given all of X, which are the smoothed means.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_steps, n_features), or a collection of such
+        inputs : array-like of shape (n_steps, n_inputs), or a collection, default=None
+            Needed by a model fitted with inputs.
+        groups : array-like of shape (n_steps,), default=None
+            A new sequence starts where it changes.
+        lengths : array-like of int, default=None
+            The number of steps of each sequence.
+
+        Returns
+        -------
+        ndarray of shape (n_steps, n_components), stacked or object array as X was
+
+        Raises
+        ------
+        ValueError
+            Names the sequence and the step that contradicts the model.
+        """
+        sequences = self._check(X, groups, lengths, inputs)
+        return sequences.like_input(self._smoothed_means(sequences))
+
+    def transform(self, X, *, inputs=None, groups=None, lengths=None):
+        """Smoothed state means E[S_t | x_1..x_n].
+
+        Parameters
+        ----------
+        X : array-like of shape (n_steps, n_features), or a collection of such
+        inputs, groups, lengths : array-like, default=None
+            As in ``predict``.
+
+        Returns
+        -------
+        ndarray of shape (n_steps, n_components), stacked or object array as X was
+
+        References
+        ----------
+        H. E. Rauch, F. Tung and C. T. Striebel (1965), AIAA Journal 3(8).
+        """
+        sequences = self._check(X, groups, lengths, inputs)
+        if sequences.form != "flat":
+            refuse_frame_output(self)
+        return sequences.like_input(self._smoothed_means(sequences))
+
+    def _smoothed_means(self, sequences: Sequences) -> np.ndarray:
+        model = self._model_for(sequences)
+        means, scores = self._run(model.smoothed_means, sequences)
+        _refuse_impossible(model, sequences, scores)
+        return means
+
+    def inverse_transform(self, X, *, inputs=None):
+        """Expected observations of given states: B s + d (+ D u).
+
+        Parameters
+        ----------
+        X : array-like of shape (n_steps, n_components), or a collection of such
+            States, as ``transform`` returns them.
+        inputs : array-like of shape (n_steps, n_inputs), or a collection, default=None
+            Needed by a model whose inputs go to the observation.
+
+        Returns
+        -------
+        ndarray of shape (n_steps, n_features), or a collection as X was
+            Of ``transform(X)``: X without its noise, its gaps filled.
+        """
+        check_is_fitted(self)
+        observation = self._model().observation
+        uses_inputs = observation.input_matrix is not None
+
+        def one(states, u):
+            states = check_array(states, dtype=np.float64, input_name="X")
+            if states.shape[1] != self.n_components:
+                raise ValueError(
+                    f"X must have n_components={self.n_components} columns, got {states.shape[1]}."
+                )
+            if uses_inputs:
+                u = check_array(u, dtype=np.float64, input_name="inputs")
+            return observation.expect(states, u if uses_inputs else None)
+
+        if uses_inputs and inputs is None:
+            raise ValueError("This model was fitted with inputs: pass inputs=.")
+        if isinstance(X, np.ndarray) and X.ndim == 3:
+            return np.stack([one(x, None if inputs is None else inputs[i])
+                             for i, x in enumerate(X)])  # fmt: skip
+        if np.ndim(X[0] if isinstance(X, list | tuple | np.ndarray) else 0) == 2:
+            result = np.empty(len(X), dtype=object)
+            for i, x in enumerate(X):
+                result[i] = one(x, None if inputs is None else inputs[i])
+            return result
+        return one(X, inputs)
+
+    def filter(self, X, *, inputs=None, groups=None, lengths=None) -> Moments:
+        """Filtered moments of S_t given x_1..x_t, which do not look ahead.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_steps, n_features), or a collection of such
+        inputs, groups, lengths : array-like, default=None
+            As in ``predict``.
+
+        Returns
+        -------
+        Moments
+            Named tuple (means (n_steps, n_components), covariances (n_steps, n_components,
+            n_components)), each in the form of X.
+
+        References
+        ----------
+        R. E. Kalman (1960), J. Basic Engineering 82(1).
+        """
+        sequences = self._check(X, groups, lengths, inputs)
+        model = self._model_for(sequences)
+        means, covariances, scores = self._run(model.filter, sequences)
+        _refuse_impossible(model, sequences, scores)
+        return Moments(sequences.like_input(means), sequences.like_input(covariances))
+
+    def smooth(self, X, *, inputs=None, groups=None, lengths=None) -> Posterior:
+        """Smoothed moments of S_t given all of X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_steps, n_features), or a collection of such
+        inputs, groups, lengths : array-like, default=None
+            As in ``predict``.
+
+        Returns
+        -------
+        Posterior
+            Named tuple (means, covariances, lag_one_covariances), each in the form of X;
+            ``lag_one_covariances[t]`` is Cov(S_t, S_{t-1}), zero at the first step of a sequence.
+            Where nothing is missing, sequences of one length share their covariances: those of a
+            collection are then read-only views of one array.
+        """
+        sequences = self._check(X, groups, lengths, inputs)
+        model = self._model_for(sequences)
+        n_lengths = len(np.unique(np.diff(sequences.offsets)))
+        shared = sequences.form != "flat" and n_lengths < sequences.n_sequences
+        if shared and not np.isnan(sequences.X).any():
+            means, scores = self._run(model.smoothed_means, sequences)
+            covariances = self._shared_covariances(model, sequences)
+        else:
+            with limit_threads(sequences.n_steps):
+                (means, *covariances), scores = model.smooth(
+                    *sequences[:2], *sequences.aligned
+                )
+            covariances = [sequences.like_input(values) for values in covariances]
+        _refuse_impossible(model, sequences, scores)
+        return Posterior(sequences.like_input(means), *covariances)
+
+    @staticmethod
+    def _shared_covariances(model, sequences: Sequences) -> list:
+        """Covariances and lag-one covariances of a complete collection, once for each length."""
+        lengths, firsts, which = np.unique(
+            np.diff(sequences.offsets), return_index=True, return_inverse=True
+        )
+        rows = np.concatenate(
+            [np.arange(sequences.offsets[i], sequences.offsets[i + 1]) for i in firsts]
+        )
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.intp)
+        aligned = tuple(np.ascontiguousarray(values[rows]) for values in sequences.aligned)
+        posterior, _ = model.smooth(np.ascontiguousarray(sequences.X[rows]), offsets, *aligned)
+        results = []
+        for values in posterior[1:]:
+            values.flags.writeable = False
+            if sequences.form == "stacked":
+                results.append(np.broadcast_to(values, (sequences.n_sequences, *values.shape)))
+                continue
+            parts = np.split(values, offsets[1:-1])
+            result = np.empty(sequences.n_sequences, dtype=object)
+            for i, length in enumerate(which.reshape(-1)):
+                result[i] = parts[length]
+            results.append(result)
+        return results
+
+    def forecast(
+        self, X, n_steps: int = 1, *, inputs=None, future_inputs=None, groups=None, lengths=None
+    ) -> Forecast:
+        """Observations after the end of each sequence.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_steps, n_features), or a collection of such
+        n_steps : int, default=1
+            How many steps ahead.
+        inputs, groups, lengths : array-like, default=None
+            As in ``predict``.
+        future_inputs : array-like of shape (n_steps, n_inputs), default=None
+            Inputs of the steps ahead, for several sequences (n_sequences, n_steps, n_inputs).
+            Needed by a model fitted with inputs.
+
+        Returns
+        -------
+        Forecast
+            Named tuple (means (n_steps, n_features), covariances (n_steps, n_features,
+            n_features)), with n_sequences before for several sequences.  Observation noise is
+            included: the square roots of the diagonals make prediction intervals.
+        """
+        n_steps = check_positive(n_steps, "n_steps")
+        sequences = self._check(X, groups, lengths, inputs)
+        model = self._model_for(sequences)
+        with limit_threads(sequences.n_steps):
+            states, scores = model.final(*sequences[:2], *sequences.aligned)
+        _refuse_impossible(model, sequences, scores)
+        single = sequences.form == "flat" and sequences.n_sequences == 1
+        future = self._future_inputs(future_inputs, sequences.n_sequences, n_steps, single)
+        lengths = np.diff(sequences.offsets)
+        parts = [
+            _ahead(model, mean, covariance, n_steps, int(length), u)
+            for mean, covariance, length, u in zip(*states, lengths, future)
+        ]
+        means, covariances = (np.stack(values) for values in zip(*parts))
+        return Forecast(means[0], covariances[0]) if single else Forecast(means, covariances)
+
+    def _future_inputs(self, future, n_sequences, n_steps, single):
+        if self.input_matrix_ is None:
+            if future is not None:
+                raise ValueError("future_inputs is for models fitted with inputs.")
+            return [None] * n_sequences
+        if future is None:
+            raise ValueError("This model was fitted with inputs: forecast needs future_inputs=.")
+        shape = (n_sequences, n_steps, self.input_matrix_.shape[1])
+        future = np.asarray(future, dtype=float)
+        return check_parameter_array(
+            future[None] if single and future.ndim == 2 else future, "future_inputs", shape
+        )
+
+    def filter_update(self, mean, covariance, x, *, inputs=None) -> Moments:
+        """One online step: from the filtered state of the last step to that of a new one.
+
+        Parameters
+        ----------
+        mean : array-like of shape (n_components,), or None
+            E[S_{t-1} | x_1..x_{t-1}]; None starts a sequence.
+        covariance : array-like of shape (n_components, n_components), or None
+            Cov(S_{t-1} | x_1..x_{t-1}).
+        x : array-like of shape (n_features,)
+            The new observation; NaN is a missing entry.
+        inputs : array-like of shape (n_inputs,), default=None
+            Needed by a model fitted with inputs.
+
+        Returns
+        -------
+        Moments
+            Named tuple (mean (n_components,), covariance (n_components, n_components)).
+        """
+        d = self.n_components
+        x = np.asarray(x, dtype=float).reshape(1, -1)
+        u = None if inputs is None else np.asarray(inputs, dtype=float).reshape(1, -1)
+        sequences = self._check(x, None, None, u)
+        model = self._model()
+        if model.chain.time_varying:
+            raise ValueError("filter_update needs parameters without a time axis.")
+        if mean is not None:
+            moments = model.chain.predict(
+                check_parameter_array(mean, "mean", (d,)),
+                check_covariance(covariance, "covariance", d),
+                u[0] if model.chain.input_matrix is not None else None,
+            )
+            chain = replace(model.chain, initial_mean=moments[0], initial_covariance=moments[1])
+            model = replace(model, chain=chain)
+        means, covariances, scores = model.filter(*sequences[:2], *sequences.aligned)
+        _refuse_impossible(model, sequences, scores)
+        return Moments(means[0], covariances[0])
+
+    # ---- scores
+
+    def score(
+        self, X, y=None, sample_weight=None, *, inputs=None, groups=None, lengths=None
+    ) -> float:
+        """Mean log-likelihood per step, in nats.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_steps, n_features), or a collection of such
+        y : ignored
+            For the scikit-learn interface; its length is checked.
+        sample_weight : array-like of shape (n_samples,), default=None
+            One weight per step (flat X) or per sequence (collection).
+        inputs, groups, lengths : array-like, default=None
+            As in ``predict``.
+
+        Returns
+        -------
+        float
+            A step without observations counts as a step, with log-likelihood 0.
+        """
+        return self._mean_score(self._check(X, groups, lengths, inputs, y=y), sample_weight)
+
+    def score_samples(self, X, *, inputs=None, groups=None, lengths=None):
+        """Log-likelihood of each step given those before it, log p(x_t | x_1..x_{t-1}), in nats.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_steps, n_features), or a collection of such
+        inputs, groups, lengths : array-like, default=None
+            As in ``predict``.
+
+        Returns
+        -------
+        ndarray of shape (n_steps,), stacked or object array as X was
+            Its sum is the log-likelihood; 0 for a step without observations.
+        """
+        sequences = self._check(X, groups, lengths, inputs)
+        with limit_threads(sequences.n_steps):
+            return sequences.like_input(self._step_scores(sequences))
+
+    def score_sequences(self, X, *, inputs=None, groups=None, lengths=None) -> np.ndarray:
+        """Log-likelihood of each sequence, in nats.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_steps, n_features), or a collection of such
+        inputs, groups, lengths : array-like, default=None
+            As in ``predict``.
+
+        Returns
+        -------
+        ndarray of shape (n_sequences,)
+        """
+        sequences = self._check(X, groups, lengths, inputs)
+        with limit_threads(sequences.n_steps):
+            return self._sequence_scores(sequences)
+
+    def _step_scores(self, sequences: Sequences) -> np.ndarray:
+        model = self._model_for(sequences)
+        return self._run(lambda *shard: model.step_scores(*shard)[:1], sequences)[0]
+
+    def _sequence_scores(self, sequences: Sequences) -> np.ndarray:
+        return self._run(self._model_for(sequences).sequence_scores, sequences)[0]
+
+    def aic(self, X, *, inputs=None, groups=None, lengths=None) -> float:
+        """Akaike's information criterion on X (lower is better).
+
+        Parameters
+        ----------
+        X : array-like of shape (n_steps, n_features), or a collection of such
+        inputs, groups, lengths : array-like, default=None
+            As in ``predict``.
+
+        Returns
+        -------
+        float
+            Fixed parameters and the freedom to transform the state are not counted.
+        """
+        return self._criterion(self._check(X, groups, lengths, inputs), 2.0)
+
+    def bic(self, X, *, inputs=None, groups=None, lengths=None) -> float:
+        """Bayesian information criterion on X (lower is better).
+
+        Parameters
+        ----------
+        X : array-like of shape (n_steps, n_features), or a collection of such
+        inputs, groups, lengths : array-like, default=None
+            As in ``predict``.
+
+        Returns
+        -------
+        float
+            Fixed parameters and the freedom to transform the state are not counted.
+        """
+        sequences = self._check(X, groups, lengths, inputs)
+        return self._criterion(sequences, np.log(sequences.n_steps))
+
+    # ---- draws
+
+    def sample(
+        self, n_samples: int = 1, *, n_sequences: int | None = None, inputs=None, random_state=None
+    ):
+        """Draw from the model.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            The number of steps of a sequence.
+        n_sequences : int, default=None
+            How many sequences; None draws one, not in a list.
+        inputs : array-like of shape (n_samples, n_inputs), default=None
+            Needed by a model fitted with inputs; the same for every sequence.
+        random_state : int, RandomState instance or None, default=None
+            None takes the estimator's.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features), or list of such
+        states : ndarray of shape (n_samples, n_components), or list of such
+        """
+        check_is_fitted(self)
+        n_samples = check_positive(n_samples, "n_samples")
+        n_inputs = 0 if self.input_matrix_ is None else self.input_matrix_.shape[1]
+        u = _check_inputs(inputs, n_samples, n_inputs)
+        random_state = check_random_state(
+            self.random_state if random_state is None else random_state
+        )
+        model = self._model()
+        _check_times(model, n_samples)
+        if n_sequences is None:
+            return model.sample(n_samples, random_state, *u)
+        n_sequences = check_positive(n_sequences, "n_sequences")
+        draws = [model.sample(n_samples, random_state, *u) for _ in range(n_sequences)]
+        return [X for X, _ in draws], [states for _, states in draws]
+
+    def sample_posterior(
+        self, X, n_draws: int = 1, random_state=None, *, inputs=None, groups=None, lengths=None
+    ):
+        """Draw hidden paths given X: a simulation smoother.
+
+        A path and its observations are drawn from the model, and the path is corrected by the
+        smoothed mean of what separates them from X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_steps, n_features), or a collection of such
+        n_draws : int, default=1
+        random_state : int, RandomState instance or None, default=None
+            None takes the estimator's.
+        inputs, groups, lengths : array-like, default=None
+            As in ``predict``.
+
+        Returns
+        -------
+        ndarray of shape (n_draws, n_steps, n_components)
+            For a collection, stacked (n_sequences, n_draws, n_steps, n_components) or an object
+            array of ``(n_draws, n_steps_i, n_components)`` as X was.
+
+        References
+        ----------
+        J. Durbin and S. J. Koopman (2002), "A simple and efficient simulation smoother for state
+        space time series analysis", Biometrika 89(3).
+        """
+        n_draws = check_positive(n_draws, "n_draws")
+        sequences = self._check(X, groups, lengths, inputs)
+        model = self._model_for(sequences)
+        random_state = check_random_state(
+            self.random_state if random_state is None else random_state
+        )
+        means, scores = self._run(model.smoothed_means, sequences)
+        _refuse_impossible(model, sequences, scores)
+        with limit_threads(sequences.n_steps):
+            deviations = model.sample_deviations(*sequences[:2], n_draws, random_state)
+        return sequences.like_input(means + deviations, axis=1)
+
+
+_OBSERVATION_NAMES = ("observation_matrix", "observation_covariance", "observation_offset")
+
+
+def _refuse_impossible(model, sequences: Sequences, scores) -> None:
+    if not np.all(np.isfinite(scores)):
+        raise ValueError(f"No state: {model.why_impossible(sequences)}")
+
+
+def _check_inputs(inputs, n_steps: int, n_inputs: int) -> tuple:
+    if not n_inputs:
+        if inputs is not None:
+            raise ValueError("inputs is for models fitted with inputs; this one was not.")
+        return ()
+    if inputs is None:
+        raise ValueError("This model was fitted with inputs: pass inputs=.")
+    return (check_parameter_array(inputs, "inputs", (n_steps, n_inputs)),)
+
+
+def _with_inputs(sequences: Sequences, inputs, n_inputs: int | None) -> Sequences:
+    """Sequences with the inputs beside them; `n_inputs` None takes any number, 0 none."""
+    if n_inputs == 0 and inputs is not None:
+        raise ValueError("inputs is for models fitted with inputs; this one was not.")
+    if inputs is None:
+        if n_inputs:
+            raise ValueError("This model was fitted with inputs: pass inputs=.")
+        return sequences
+    if n_inputs is None:
+        first = inputs if sequences.form == "flat" else inputs[0]
+        shape = np.shape(first)
+        n_inputs = shape[1] if len(shape) == 2 else 1
+    inputs = align_rows(sequences, inputs, "inputs", dtype=np.float64, n_columns=n_inputs)
+    if np.isnan(inputs).any():
+        raise ValueError(
+            f"inputs must be known at every step: NaN at row {np.argwhere(np.isnan(inputs))[0][0]}."
+        )
+    return sequences._replace(aligned=(*sequences.aligned, np.ascontiguousarray(inputs)))
+
+
+def _with_states(sequences: Sequences, states, d: int) -> Sequences:
+    states = align_rows(sequences, states, "states", dtype=np.float64, n_columns=d)
+    return sequences._replace(aligned=(*sequences.aligned, np.ascontiguousarray(states)))
+
+
+def _partly_missing(X) -> bool:
+    missing = np.isnan(X)
+    return bool(np.any(missing.any(axis=1) & ~missing.all(axis=1)))
+
+
+def _check_times(model: LinearGaussianModel, n_steps: int) -> None:
+    for name in ("transition_matrix", "transition_covariance"):
+        values = getattr(model.chain, name)
+        if values.ndim == 3 and len(values) < n_steps:
+            raise ValueError(
+                f"{name} has {len(values)} times, fewer than the {n_steps} steps asked for."
+            )
+
+
+def _ahead(model: LinearGaussianModel, mean, covariance, n_steps: int, length: int, inputs):
+    """Moments of the observations of the steps after `length`."""
+    _check_times(model, length + n_steps)
+    chain, observation = model.chain, model.observation
+    to_state = chain.input_matrix is not None
+    B = observation.matrix
+    means, covariances = np.empty((n_steps, len(B))), np.empty((n_steps, len(B), len(B)))
+    for i in range(n_steps):
+        u = None if inputs is None else inputs[i]
+        mean, covariance = chain.predict(mean, covariance, u if to_state else None, length + i)
+        means[i] = observation.expect(mean, None if to_state else u)
+        covariances[i] = B @ covariance @ B.T + observation.covariance
+    return means, (covariances + np.swapaxes(covariances, 1, 2)) / 2

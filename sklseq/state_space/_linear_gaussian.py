@@ -1,0 +1,351 @@
+"""The linear-Gaussian state-space model as a value: a chain and its observation, learned together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sklseq._covariance import clip_covariance
+from sklseq._sequences import Sequences
+from sklseq.state_space import _whitening as kernels
+from sklseq.state_space._chain import (
+    ChainStatistics,
+    Evidence,
+    LinearGaussianChain,
+    Moments,
+    Posterior,
+    semidefinite_root,
+)
+from sklseq.state_space._observation import (
+    LOG_2PI,
+    GaussianObservation,
+    ObservationStatistics,
+    Patterns,
+)
+
+
+@dataclass(frozen=True)
+class LinearGaussianModel:
+    """S_t = A S_{t-1} (+ B_u u_t) + w_t,   X_t = B S_t + offset (+ D u_t) + e_t.
+
+    Parameters
+    ----------
+    chain : LinearGaussianChain
+    observation : GaussianObservation
+    known_states : bool
+        The last of the arrays aligned with X holds states that are known (NaN: not known).
+
+    The arrays aligned with X are: inputs where the chain or the observation has an input matrix,
+    then states.
+    """
+
+    chain: LinearGaussianChain
+    observation: GaussianObservation
+    known_states: bool = False
+
+    # -- inference
+
+    def _inputs(self, aligned):
+        """(of the state, of the observation)."""
+        if self.chain.input_matrix is not None:
+            return aligned[0], None
+        if self.observation.input_matrix is not None:
+            return None, aligned[0]
+        return None, None
+
+    def evidence(self, X, *aligned) -> tuple[Evidence, Patterns]:
+        """Evidence of the rows, and their patterns of missing entries."""
+        evidence, patterns = self.observation.evidence(X, self._inputs(aligned)[1])
+        if self.known_states:
+            evidence = _with_known_states(evidence, aligned[-1])
+        return evidence, patterns
+
+    def step_scores(self, X, offsets, *aligned):
+        """(log p(x_t | x_<t), (n_steps,)), and (n_sequences,)."""
+        evidence, _ = self.evidence(X, *aligned)
+        return self.chain.log_likelihoods(evidence, offsets, self._inputs(aligned)[0])
+
+    def sequence_scores(self, X, offsets, *aligned):
+        """(log p(x_1..x_n), (n_sequences,))."""
+        evidence, _ = self.evidence(X, *aligned)
+        inputs = self._inputs(aligned)[0]
+        return (self.chain.log_likelihoods(evidence, offsets, inputs, steps=False)[1],)
+
+    def filter(self, X, offsets, *aligned):
+        """Filtered means, covariances; log-likelihoods of the sequences."""
+        evidence, _ = self.evidence(X, *aligned)
+        moments, _, sequence = self.chain.filter(evidence, offsets, self._inputs(aligned)[0])
+        return *moments, sequence
+
+    def final(self, X, offsets, *aligned) -> tuple[Moments, np.ndarray]:
+        """Filtered moments at the last step of each sequence; log-likelihoods."""
+        evidence, _ = self.evidence(X, *aligned)
+        return self.chain.final(evidence, offsets, self._inputs(aligned)[0])
+
+    def smoothed_means(self, X, offsets, *aligned):
+        """(E[S_t | X], (n_steps, d)), and log-likelihoods of the sequences."""
+        evidence, _ = self.evidence(X, *aligned)
+        return self.chain.smoothed_means(evidence, offsets, self._inputs(aligned)[0])
+
+    def smooth(self, X, offsets, *aligned) -> tuple[Posterior, np.ndarray]:
+        """All smoothed moments; log-likelihoods of the sequences."""
+        evidence, _ = self.evidence(X, *aligned)
+        return self.chain.smooth(evidence, offsets, self._inputs(aligned)[0])
+
+    # -- learning
+
+    def e_step(self, X, offsets, *aligned):
+        """Smoothed sums (Shumway and Stoffer 1982), with missing entries integrated out."""
+        state_inputs, observation_inputs = self._inputs(aligned)
+        evidence, patterns = self.evidence(X, *aligned)
+        expected = self.chain.e_step(evidence, offsets, state_inputs)
+        pattern_sums = expected.pattern_sums
+        if len(pattern_sums) != len(patterns.masks):  # patterns of known states cut finer
+            pattern_sums = _coarser(pattern_sums, evidence.pattern, patterns)
+        observed = self.observation.statistics(
+            X, observation_inputs, patterns, expected.means, pattern_sums
+        )
+        return (expected.statistics, observed), float(expected.log_likelihoods.sum())
+
+    def m_step(self, statistics: tuple[ChainStatistics, ObservationStatistics]):
+        return replace(
+            self,
+            chain=self.chain.m_step(statistics[0]),
+            observation=self.observation.m_step(statistics[1]),
+        )
+
+    def log_prior(self) -> float:
+        return 0.0
+
+    def why_impossible(self, sequences: Sequences) -> str:
+        """Which sequence has density zero, and from which step on."""
+        steps, _ = self.step_scores(sequences.X, sequences.offsets, *sequences.aligned)
+        bad = np.flatnonzero(~np.isfinite(steps))
+        if len(bad) == 0:
+            return "the log-likelihood is not finite."
+        sequence = int(np.searchsorted(sequences.offsets, bad[0], side="right")) - 1
+        step = int(bad[0] - sequences.offsets[sequence])
+        return (
+            f"step {step} of sequence {sequence} contradicts what the model knows with certainty: "
+            "an observation without noise differs from its prediction without variance."
+        )
+
+    def n_free_parameters(self) -> int:
+        return self.chain.n_free_parameters() + self.observation.n_free_parameters()
+
+    # -- parameters as one vector, for acceleration
+
+    def to_vector(self) -> np.ndarray:
+        """Free parameters as real numbers without constraints: variances by their logarithms,
+        matrices by Cholesky factors with logarithmic diagonals."""
+        parts = []
+        for name, value in self._parameters().items():
+            held = self._held(name)
+            if name in _COVARIANCES:
+                if not self._is_fixed_covariance(name, value):
+                    parts.append(_factor_vector(value))
+            else:
+                parts.append(value[~np.broadcast_to(held, value.shape)])
+        return np.concatenate(parts)
+
+    def from_vector(self, vector) -> LinearGaussianModel | None:
+        """The model with these free parameters, or None where they make none."""
+        values, start = {}, 0
+        for name, value in self._parameters().items():
+            held = np.broadcast_to(self._held(name), value.shape)
+            if name in _COVARIANCES:
+                if self._is_fixed_covariance(name, value):
+                    continue
+                size = len(_factor_vector(value))
+                new = _from_factor_vector(vector[start : start + size], value)
+            else:
+                size = int(np.sum(~held))
+                new = value.copy()
+                new[~held] = vector[start : start + size]
+            start += size
+            if not np.all(np.isfinite(new)):
+                return None
+            values[name] = new
+        return self._with_parameters(values)
+
+    def _held(self, name):
+        return {**self.chain.held, **self.observation.held}.get(name, False)
+
+    def _is_fixed_covariance(self, name, value) -> bool:
+        """Held in part, or singular: acceleration leaves it to EM."""
+        diagonal = np.diag(value)
+        return bool(np.any(self._held(name))) or not np.all(diagonal > 0) or (
+            np.linalg.slogdet(value / np.sqrt(np.outer(diagonal, diagonal)))[1] < -600
+        )
+
+    def _parameters(self) -> dict[str, np.ndarray]:
+        chain, observation = self.chain, self.observation
+        values = {
+            "transition_matrix": chain.transition_matrix,
+            "transition_covariance": chain.transition_covariance,
+            "observation_matrix": observation.matrix,
+            "observation_offset": observation.offset,
+            "observation_covariance": observation.covariance,
+        }
+        if not chain.stationary:
+            values["initial_state_mean"] = chain.initial_mean
+            if chain.start_ratio is None:
+                values["initial_state_covariance"] = chain.initial_covariance
+        for part in (chain, observation):
+            if part.input_matrix is not None:
+                values["input_matrix"] = part.input_matrix
+        return values
+
+    def _with_parameters(self, values) -> LinearGaussianModel | None:
+        chain, observation = self.chain, self.observation
+        chain = replace(
+            chain,
+            transition_matrix=values["transition_matrix"],
+            transition_covariance=values.get(
+                "transition_covariance", chain.transition_covariance
+            ),
+            initial_mean=values.get("initial_state_mean", chain.initial_mean),
+            initial_covariance=values.get("initial_state_covariance", chain.initial_covariance),
+            input_matrix=None if chain.input_matrix is None else values["input_matrix"],
+        )
+        if chain.start_ratio is not None:
+            covariance = chain.start_ratio * chain.transition_covariance
+            chain = replace(chain, initial_covariance=covariance)
+        if chain.stationary:
+            chain = chain.at_stationary_start()
+            if chain is None:
+                return None
+        covariance = values.get("observation_covariance", observation.covariance)
+        if "observation_covariance" in values and observation.floor is not None:
+            covariance = clip_covariance(covariance, observation.floor)
+        observation = replace(
+            observation,
+            matrix=values["observation_matrix"],
+            offset=values["observation_offset"],
+            covariance=covariance,
+            input_matrix=None if observation.input_matrix is None else values["input_matrix"],
+        )
+        return replace(self, chain=chain, observation=observation)
+
+    # -- draws
+
+    def sample(self, n_steps: int, random_state, *aligned):
+        """(X, states) of one sequence."""
+        state_inputs, observation_inputs = self._inputs(aligned)
+        states = self.chain.sample(n_steps, random_state, state_inputs)
+        return self._observe(states, random_state, observation_inputs), states
+
+    def _observe(self, states, random_state, inputs=None) -> np.ndarray:
+        root = semidefinite_root(self.observation.covariance)
+        noise = random_state.standard_normal((*states.shape[:-1], len(root))) @ root.T
+        return self.observation.expect(states, inputs) + noise
+
+    def sample_deviations(self, X, offsets, n_draws: int, random_state) -> np.ndarray:
+        """Draws of S - E[S | X], (n_draws, n_steps, d): they depend on the gaps of X alone.
+
+        Durbin and Koopman (2002): of a draw (S*, X*) from the model, S* - E[S* | X*].
+        """
+        d, n = self.chain.n_components, len(X)
+        centred = replace(
+            self,
+            chain=replace(self.chain, initial_mean=np.zeros(d), input_matrix=None),
+            observation=replace(
+                self.observation, offset=np.zeros_like(self.observation.offset), input_matrix=None
+            ),
+        )
+        states = np.empty((n_draws, n, d))
+        for start, stop in zip(offsets[:-1], offsets[1:]):
+            states[:, start:stop] = centred.chain.sample_many(n_draws, stop - start, random_state)
+        drawn = centred._observe(states, random_state)
+        drawn[:, np.isnan(X)] = np.nan
+        repeats = np.arange(n_draws)[:, None] * n
+        all_offsets = np.append((repeats + offsets[:-1]).ravel(), n_draws * n).astype(np.intp)
+        means, _ = centred.smoothed_means(drawn.reshape(-1, X.shape[1]), all_offsets)
+        return states - means.reshape(states.shape)
+
+    # -- other uses
+
+    def transformed(self, T) -> LinearGaussianModel:
+        """The same model with states T S."""
+        return replace(
+            self, chain=self.chain.transformed(T), observation=self.observation.transformed(T)
+        )
+
+    def normalised(self) -> LinearGaussianModel:
+        """The gauge: Gamma = I, B' Sigma^-1 B diagonal and decreasing, each state's largest loading
+        positive; a singular Gamma leaves the model alone."""
+        values, vectors = np.linalg.eigh(self.chain.transition_covariance)
+        if not values[0] > 1e-12 * values[-1]:
+            return self
+        root = vectors * np.sqrt(values)
+        B = self.observation.matrix @ root
+        precision = np.linalg.pinv(self.observation.covariance, hermitian=True)
+        rotation = np.linalg.eigh(B.T @ precision @ B)[1][:, ::-1]
+        B = B @ rotation
+        largest = B[np.abs(B).argmax(axis=0), np.arange(B.shape[1])]
+        rotation = rotation * np.where(largest < 0, -1.0, 1.0)
+        model = self.transformed(rotation.T @ (vectors / np.sqrt(values)).T)
+        identity = np.eye(self.chain.n_components)
+        return replace(model, chain=replace(model.chain, transition_covariance=identity))
+
+
+_COVARIANCES = frozenset(
+    ("transition_covariance", "observation_covariance", "initial_state_covariance")
+)
+
+
+def _is_diagonal(matrix) -> bool:
+    return not np.any(matrix[~np.eye(len(matrix), dtype=bool)])
+
+
+def _factor_vector(covariance) -> np.ndarray:
+    if _is_diagonal(covariance):
+        return np.log(np.diag(covariance))
+    factor = np.linalg.cholesky(covariance)
+    diagonal = np.diag(factor)
+    # rows divided by their diagonal, so that the entries have no unit
+    lower = (factor / diagonal[:, None])[np.tril_indices(len(factor), -1)]
+    return np.concatenate([2 * np.log(diagonal), lower])
+
+
+def _from_factor_vector(vector, like) -> np.ndarray:
+    n = len(like)
+    with np.errstate(over="ignore"):
+        if _is_diagonal(like):
+            return np.diag(np.exp(vector))
+        factor = np.eye(n)
+        factor[np.tril_indices(n, -1)] = vector[n:]
+        factor *= np.exp(vector[:n] / 2)[:, None]
+        return factor @ factor.T
+
+
+def _with_known_states(evidence: Evidence, states) -> Evidence:
+    """Evidence with known states as perfect observations of the state, pattern by pattern."""
+    n, d = states.shape
+    known_of, known_masks = kernels.find_patterns(states)
+    zeros = np.zeros(n, dtype=np.intp)
+    known_of = zeros if known_of is None else known_of
+    pattern = zeros if evidence.pattern is None else evidence.pattern
+    code = pattern * len(known_masks) + known_of
+    codes, joint = np.unique(code, return_inverse=True)
+    of_x, of_s = np.divmod(codes, len(known_masks))
+    S = np.concatenate([evidence.S[of_x], known_masks[of_s][:, :, None] * np.eye(d)], axis=1)
+    ones = np.ones(evidence.S.shape[:2])
+    noise = np.hstack(
+        [(ones if evidence.noise is None else evidence.noise)[of_x], 1.0 - known_masks[of_s]]
+    )
+    y = np.hstack([evidence.y, np.nan_to_num(states, nan=0.0)])
+    constants = evidence.constants - 0.5 * LOG_2PI * (~np.isnan(states)).sum(axis=1)
+    return Evidence(y, joint.astype(np.intp), np.ascontiguousarray(S), noise, constants)
+
+
+def _coarser(pattern_sums, pattern, patterns: Patterns) -> np.ndarray:
+    """Sums over joint patterns added up to sums over the patterns of X."""
+    result = np.zeros((len(patterns.masks), *pattern_sums.shape[1:]))
+    _, first = np.unique(pattern, return_index=True)
+    of_x = np.zeros(len(first), dtype=np.intp)
+    if patterns.of_row is not None:
+        of_x = patterns.of_row[first]
+    np.add.at(result, of_x, pattern_sums)
+    return result

@@ -1,0 +1,356 @@
+"""Linear-Gaussian observations of a state, as a value: whitening, statistics, M-step.
+
+    X_t = B S_t + offset + D u_t + e_t,   e_t ~ N(0, Sigma)
+
+NaN is a missing entry.  ``evidence`` turns rows into the local evidence that the chain understands:
+the noise becomes the identity, and where there are more features than states a QR decomposition
+leaves as many scalar observations as states, with an exact correction of the likelihood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg import solve_triangular
+
+from sklseq._covariance import Floor, clip_covariance
+from sklseq.state_space import _whitening as kernels
+from sklseq.state_space._chain import Evidence
+from sklseq.state_space._estimate import (
+    estimate_coefficients,
+    estimate_covariance,
+    free_covariances,
+)
+
+LOG_2PI = np.log(2 * np.pi)
+TABLE_ELEMENTS = 1 << 22  # doubles of per-pattern tables that exist at a time
+
+
+class Patterns(NamedTuple):
+    """Which entries of each row are there."""
+
+    of_row: np.ndarray | None  # (n_steps,); None: all rows are complete
+    masks: np.ndarray  # (n_patterns, p)
+
+
+class ObservationStatistics(NamedTuple):
+    """Expected sums of the residuals r = x - B S - offset - D u and h = (S, 1, u); they add."""
+
+    counts: np.ndarray  # (p,) rows in which a feature was seen ("full": in which any was)
+    gram: np.ndarray  # (h, h), or (p, h, h) for each feature its own
+    cross: np.ndarray  # (p, h) sum of E[r h']
+    second: np.ndarray  # (p, p) sum of E[r r'], or (p,) its diagonal
+
+
+@dataclass(frozen=True)
+class GaussianObservation:
+    """A linear-Gaussian observation.
+
+    Parameters
+    ----------
+    matrix : ndarray of shape (p, d)
+        B.
+    covariance : ndarray of shape (p, p)
+        Sigma; diagonal unless `covariance_type` is "full".
+    offset : ndarray of shape (p,)
+    covariance_type : {"diag", "full", "spherical"}
+    input_matrix : ndarray of shape (p, q), or None
+        D.
+    floor : Floor or None
+        Under Sigma, for learning.
+    partly_missing : bool
+        Some row of the training data is neither complete nor empty.
+    held : mapping of name -> boolean mask
+    """
+
+    matrix: np.ndarray
+    covariance: np.ndarray
+    offset: np.ndarray
+    covariance_type: str = "diag"
+    input_matrix: np.ndarray | None = None
+    floor: Floor | None = None
+    partly_missing: bool = False
+    held: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def diagonal(self) -> bool:
+        return self.covariance_type != "full"
+
+    # -- evidence
+
+    def centred(self, X, inputs=None) -> np.ndarray:
+        """X - offset - D u."""
+        centred = X - self.offset
+        if inputs is not None:
+            centred -= inputs @ self.input_matrix.T
+        return centred
+
+    def evidence(self, X, inputs=None) -> tuple[Evidence, Patterns]:
+        """What each row says about its state."""
+        d = self.matrix.shape[1]
+        p = len(self.matrix)
+        rows, patterns, weights, exact = self._scaled(X, inputs)
+        if patterns.of_row is None and not exact:
+            return self._complete_evidence(rows, weights), patterns
+        if p > d and not exact:
+            return self._collapsed_evidence(rows, weights, patterns), patterns
+        tables = self._whitening_tables(patterns.masks, weights)
+        S = tables.S
+        y = rows
+        if tables.W is not None:
+            y = np.empty(rows.shape)
+            kernels.map_rows_by_pattern(rows, self._of_row(patterns, len(X)), 0, tables.W, y)
+        constants = tables.log_det[0 if patterns.of_row is None else patterns.of_row]
+        return Evidence(y, patterns.of_row, S, tables.noise, constants), patterns
+
+    @staticmethod
+    def _of_row(patterns: Patterns, n: int) -> np.ndarray:
+        return np.zeros(n, dtype=np.intp) if patterns.of_row is None else patterns.of_row
+
+    def _scaled(self, X, inputs):
+        """Centred rows, zero where missing; divided by their standard deviations if "diag"."""
+        p = len(self.matrix)
+        shift = None if inputs is None else np.ascontiguousarray(inputs @ self.input_matrix.T)
+        variances = np.diag(self.covariance)
+        exact = bool((variances == 0.0).any())
+        if self.diagonal:
+            weights = 1.0 / np.sqrt(np.where(variances > 0.0, variances, 1.0))
+        else:
+            weights = np.ones(p)
+            exact = exact or np.linalg.eigvalsh(self.covariance)[0] <= _singular(variances.max(), p)
+        rows = np.empty(X.shape)
+        missing = kernels.scale_rows(X, self.offset, shift, weights, rows)
+        patterns = Patterns(None, np.ones((1, p), dtype=bool))
+        if missing:
+            patterns = Patterns(*kernels.find_patterns(X))
+        return rows, patterns, weights, exact
+
+    def _complete_evidence(self, rows, weights) -> Evidence:
+        p, d = self.matrix.shape
+        if self.diagonal:
+            S = weights[:, None] * self.matrix
+            log_det = np.log(weights).sum()
+        else:
+            factor = np.linalg.cholesky(self.covariance)
+            S = solve_triangular(factor, self.matrix, lower=True)
+            inverse = solve_triangular(factor, np.eye(p), lower=True)
+            rows = rows @ inverse.T
+            log_det = -np.log(np.diag(factor)).sum()
+        constant = log_det - 0.5 * p * LOG_2PI
+        if p <= d:
+            return Evidence(rows, None, np.ascontiguousarray(S[None]), None, constant)
+        U, R = np.linalg.qr(S)
+        y = rows @ U
+        rest = rows - y @ U.T
+        constants = constant - 0.5 * np.einsum("np,np->n", rest, rest)
+        return Evidence(y, None, np.ascontiguousarray(R[None]), None, constants)
+
+    def _collapsed_evidence(self, rows, weights, patterns: Patterns) -> Evidence:
+        p, d = self.matrix.shape
+        n_patterns = len(patterns.masks)
+        y, rest = np.empty((len(rows), d)), np.empty(len(rows))
+        S, log_det = np.empty((n_patterns, d, d)), np.empty(n_patterns)
+        size = max(1, TABLE_ELEMENTS // (p * max(p, d)))
+        for start in range(0, n_patterns, size):
+            part = slice(start, start + size)
+            tables = self._whitening_tables(patterns.masks[part], weights)
+            if tables.W is not None:
+                whitened = np.empty(rows.shape)
+                kernels.map_rows_by_pattern(rows, patterns.of_row, start, tables.W, whitened)
+            else:
+                whitened = rows
+            U, S[part] = np.linalg.qr(tables.S)
+            log_det[part] = tables.log_det
+            U = np.ascontiguousarray(U)
+            kernels.project_rows_by_pattern(whitened, patterns.of_row, start, U, y, rest)
+        return Evidence(y, patterns.of_row, S, None, log_det[patterns.of_row] - 0.5 * rest)
+
+    def _whitening_tables(self, masks, weights) -> _Tables:
+        """Per pattern: W with W Sigma_oo W' = I, S = W B, and the constant of the log-density."""
+        seen = masks.sum(axis=1)
+        if self.diagonal:
+            S = np.where(masks[:, :, None], weights[:, None] * self.matrix, 0.0)
+            log_det = masks @ np.log(weights) - 0.5 * LOG_2PI * seen
+            exact = masks & (np.diag(self.covariance) == 0.0)
+            noise = np.where(exact, 0.0, 1.0) if exact.any() else None
+            return _Tables(None, S, noise, log_det)
+        n, p = masks.shape
+        both = masks[:, :, None] & masks[:, None, :]
+        blocks = np.where(both, self.covariance, 0.0)
+        values, vectors = np.linalg.eigh(blocks)
+        # unseen coordinates are eigenvectors of value 0: a zero row of W, not a perfect observation
+        real = np.einsum("npq,np->nq", vectors**2, masks) > 0.5
+        smallest = _singular(np.max(values, axis=1, initial=0.0), p)[:, None]
+        positive = real & (values > smallest)
+        exact = real & ~positive
+        scale = np.where(positive, 1.0 / np.sqrt(np.where(positive, values, 1.0)), exact)
+        W = scale[:, :, None] * np.swapaxes(vectors, 1, 2)
+        W = np.where(masks[:, None, :], W, 0.0)
+        log_det = np.log(np.where(positive, scale, 1.0)).sum(axis=1) - 0.5 * LOG_2PI * seen
+        noise = np.where(exact, 0.0, 1.0) if exact.any() else None
+        return _Tables(np.ascontiguousarray(W), np.ascontiguousarray(W @ self.matrix), noise, log_det)
+
+    # -- learning
+
+    def statistics(
+        self, X, inputs, patterns: Patterns, means, pattern_sums
+    ) -> ObservationStatistics:
+        """Expected sums, given smoothed means (N, d) and covariance sums (n_patterns, d, d)."""
+        p, d = self.matrix.shape
+        n = len(X)
+        residual = self.centred(X, inputs) - means @ self.matrix.T
+        columns = [means, np.ones((n, 1))]
+        if inputs is not None:
+            columns.append(inputs)
+        h = np.hstack(columns)
+        masks = patterns.masks
+        gram = np.zeros((len(masks), h.shape[1], h.shape[1]))
+        if patterns.of_row is None:
+            gram[0] = h.T @ h
+            counts = np.array([float(n)])
+        else:
+            residual = np.where(np.isnan(residual), 0.0, residual)
+            kernels.add_products_by_pattern(h, patterns.of_row, gram)
+            counts = np.bincount(patterns.of_row, minlength=len(masks)).astype(float)
+        gram[:, :d, :d] += pattern_sums
+        if self.diagonal:
+            return self._diagonal_statistics(residual, h, masks, counts, gram, pattern_sums)
+        return self._full_statistics(residual, h, patterns, counts, gram, pattern_sums)
+
+    def _diagonal_statistics(self, residual, h, masks, counts, gram, pattern_sums):
+        d = self.matrix.shape[1]
+        weights = masks.T.astype(float)  # (p, n_patterns)
+        flat = pattern_sums.reshape(len(masks), -1)
+        spread = (weights @ flat).reshape(-1, d, d)  # (p, d, d)
+        B_spread = np.einsum("pi,pij->pj", self.matrix, spread)
+        cross = residual.T @ h
+        cross[:, :d] -= B_spread
+        second = np.einsum("np,np->p", residual, residual)
+        second += np.einsum("pj,pj->p", B_spread, self.matrix)
+        if self.partly_missing:
+            size = gram.shape[1]
+            gram = (weights @ gram.reshape(len(masks), -1)).reshape(-1, size, size)
+        else:
+            gram = gram[masks.all(axis=1)].sum(axis=0)
+        return ObservationStatistics(weights @ counts, gram, cross, second)
+
+    def _full_statistics(self, residual, h, patterns, counts, gram, pattern_sums):
+        p, d = self.matrix.shape
+        masks = patterns.masks
+        some = masks.any(axis=1)
+        cross, second = np.zeros((p, h.shape[1])), np.zeros((p, p))
+        expected = residual
+        groups = [slice(None)]
+        if patterns.of_row is not None:
+            expected = residual.copy()
+            order = np.argsort(patterns.of_row, kind="stable")
+            groups = np.split(order, np.cumsum(counts.astype(int))[:-1])
+        for q in np.flatnonzero(some):
+            K, left = self._completion(masks[q])
+            spread = K @ self.matrix @ pattern_sums[q]
+            cross[:, :d] -= spread
+            second += spread @ self.matrix.T @ K.T + counts[q] * left
+            if not masks[q].all():
+                expected[groups[q]] = residual[groups[q]] @ K.T
+        if not some.all():
+            for q in np.flatnonzero(~some):
+                expected[groups[q]] = 0.0
+        cross += expected.T @ h
+        second += expected.T @ expected
+        rows = np.full(p, counts[some].sum())
+        return ObservationStatistics(rows, gram[some].sum(axis=0), cross, second)
+
+    def _completion(self, mask):
+        """E[r | r_o] = K r_o and Cov(r | r_o), for noise r of which r_o was seen."""
+        p = len(mask)
+        K, left = np.diag(mask.astype(float)), np.zeros((p, p))
+        lost = ~mask
+        if lost.any():
+            block = self.covariance[np.ix_(mask, mask)]
+            between = self.covariance[np.ix_(mask, lost)]
+            gain = np.linalg.lstsq(block, between, rcond=None)[0].T
+            K[np.ix_(lost, mask)] = gain
+            left[np.ix_(lost, lost)] = self.covariance[np.ix_(lost, lost)] - gain @ between
+        return K, left
+
+    def m_step(self, statistics: ObservationStatistics) -> GaussianObservation:
+        """Regression on the state, 1 and inputs (Ghahramani and Hinton 1996, eqs. 14-16)."""
+        p, d = self.matrix.shape
+        counts, gram, cross, second = statistics
+        held = np.zeros(cross.shape, dtype=bool)
+        held[:, :d] = self.held.get("observation_matrix", False)
+        held[:, d] = self.held.get("observation_offset", False)
+        held[:, d + 1 :] = self.held.get("input_matrix", False)
+        held[counts == 0] = True  # a feature never seen says nothing
+        noise = np.diag(self.covariance) if self.diagonal else self.covariance
+        shift = estimate_coefficients(cross, gram, held, noise)
+        crossed = np.einsum("ph,qh->pq", shift, cross) if second.ndim == 2 else None
+        if second.ndim == 2:
+            moment = second - crossed - crossed.T + shift @ gram @ shift.T
+        else:
+            own = gram if gram.ndim == 3 else gram[None]
+            moment = second - 2 * np.einsum("ph,ph->p", shift, cross)
+            moment = moment + np.einsum("pi,pij,pj->p", shift, np.broadcast_to(
+                own, (p, *own.shape[1:])), shift)  # fmt: skip
+        return replace(
+            self,
+            matrix=self.matrix + shift[:, :d],
+            offset=self.offset + shift[:, d],
+            input_matrix=None if self.input_matrix is None else self.input_matrix
+            + shift[:, d + 1 :],
+            covariance=self._estimate_covariance(moment, counts),
+        )
+
+    def _estimate_covariance(self, moment, counts):
+        held = np.broadcast_to(self.held.get("observation_covariance", False), self.covariance.shape)
+        if held.all():
+            return self.covariance
+        rows = np.maximum(counts, 1.0)
+        if self.covariance_type == "spherical":
+            variance = max(moment.sum() / rows.sum(), 0.0)
+            return np.eye(len(rows)) * max(variance, self.floor.variances.max())
+        if self.covariance_type == "diag":
+            variances = np.where(counts > 0, moment / rows, np.diag(self.covariance))
+            variances = np.maximum(variances, self.floor.variances)
+            return np.diag(np.where(np.diag(held), np.diag(self.covariance), variances))
+        estimate = estimate_covariance(self.covariance, moment / rows[0], "full", held)
+        return estimate if held.any() else clip_covariance(estimate, self.floor)
+
+    def n_free_parameters(self) -> int:
+        p, d = self.matrix.shape
+
+        def free(name, shape):
+            return int(np.sum(~np.broadcast_to(self.held.get(name, False), shape)))
+
+        count = free("observation_matrix", (p, d)) + free("observation_offset", (p,))
+        if self.input_matrix is not None:
+            count += free("input_matrix", self.input_matrix.shape)
+        return count + free_covariances(
+            self.covariance_type, p, self.held.get("observation_covariance", False)
+        )
+
+    # -- other uses
+
+    def transformed(self, T) -> GaussianObservation:
+        """The same observation of the states T S."""
+        return replace(self, matrix=self.matrix @ np.linalg.inv(T))
+
+    def expect(self, means, inputs=None) -> np.ndarray:
+        """E[X | S = means], (..., p)."""
+        expected = means @ self.matrix.T + self.offset
+        return expected if inputs is None else expected + inputs @ self.input_matrix.T
+
+
+class _Tables(NamedTuple):
+    W: np.ndarray | None  # (n_patterns, p, p); None: rows are whitened already
+    S: np.ndarray  # (n_patterns, p, d)
+    noise: np.ndarray | None  # (n_patterns, p)
+    log_det: np.ndarray  # (n_patterns,)
+
+
+def _singular(largest, p):
+    """An eigenvalue up to this is a zero of rounding."""
+    return 4 * p * np.finfo(float).eps * largest
