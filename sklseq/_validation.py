@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.utils import check_array, check_scalar
+from sklearn.utils import check_scalar
 
 PROBABILITY_TOLERANCE = 1e-8
 
@@ -61,16 +61,18 @@ def check_choice(estimator, name: str, choices: Collection[str]) -> str:
 
 def check_parameter_array(value, name: str, shape: tuple) -> np.ndarray:
     """A finite float64 array of a given shape, copied; None in `shape` lets any size through."""
-    array = check_array(
-        value, ensure_2d=False, allow_nd=True, dtype=np.float64, order="C", copy=True,
-        ensure_min_samples=0, ensure_min_features=0, input_name=name,
-    ) if np.ndim(value) else np.array(value, dtype=np.float64)  # fmt: skip
+    try:
+        array = np.array(value, dtype=np.float64, order="C")
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be an array of numbers, got {value!r}.") from None
     matches = array.ndim == len(shape) and all(
         want in (None, got) for want, got in zip(shape, array.shape)
     )
     if not matches:
         wanted = str(shape).replace("None", "any")
         raise ValueError(f"{name} must have shape {wanted}, got {array.shape}.")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite, got {array[~np.isfinite(array)][0]}.")
     return array
 
 

@@ -269,7 +269,12 @@ def starved_states(statistics: ChainStatistics) -> np.ndarray:
 
 def estimate_rows(counts, old, held=None) -> np.ndarray:
     """Rows proportional to counts; held entries stay, and a row without counts keeps its values."""
-    free = np.ones(old.shape, dtype=bool) if held is None else ~np.broadcast_to(held, old.shape)
+    if held is None:
+        totals = counts.sum(axis=1, keepdims=True)
+        if totals.min() >= STARVED:
+            return counts / totals
+        return np.where(totals >= STARVED, counts / np.maximum(totals, STARVED), old)
+    free = ~np.broadcast_to(held, old.shape)
     counts = np.where(free, counts, 0.0)
     totals = counts.sum(axis=1, keepdims=True)
     mass = 1.0 - np.where(free, 0.0, old).sum(axis=1, keepdims=True)
