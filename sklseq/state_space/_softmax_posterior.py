@@ -175,7 +175,7 @@ class _Search:
         """q = prior; the first sites are those of a Newton step from the prior means."""
         zero = self.at
         evidence = evidence_of(zero, zero.linear)
-        moments, log_Z = self.chain.smooth(evidence, self.offsets, likelihoods=True)
+        moments, log_Z = self.chain.smooth(evidence, self.offsets)
         value, _ = _expectations(self.words, self.counts, *moments[:2])
         self._keep(slice(None), slice(None), moments, evidence, log_Z)
         self.bounds = np.add.reduceat(value, self.offsets[:-1])
@@ -206,7 +206,7 @@ class _Search:
             self.target.rows(rows), np.repeat(self.size[active], lengths)
         )
         evidence = evidence_of(tried, reference[rows])
-        moments, log_Z = self.chain.smooth(evidence, offsets, likelihoods=True)
+        moments, log_Z = self.chain.smooth(evidence, offsets)
         value, sites = _expectations(self.words, counts, *moments[:2])
         steps = value + _misfit(evidence, *moments[:2])
         bounds = log_Z + np.add.reduceat(steps, offsets[:-1])
@@ -254,3 +254,214 @@ def gaussian_posterior(
         Marginal moments near the answer; None: a Newton step from the prior.
     """
     return _Search(chain, words, counts, offsets).run(start)
+
+
+# ---- the exact likelihood, corrected from q
+
+
+def local_correction(
+    chain: LinearGaussianChain, words: Words, counts: Counts, offsets, q: GaussianPosterior
+) -> np.ndarray:
+    """log Z + sum_t log E_q[exp r_t(s_t)] of each sequence: deterministic, nearly exact."""
+    rule = fine_rule(chain.n_components)
+    n = len(counts.totals)
+    log_means = np.zeros(n)
+    block = max(1, (1 << 20) // (len(rule.weights) * chain.n_components))
+    roots = _roots(q.moments.covariances)
+    for start in range(0, n, block):
+        rows = slice(start, start + block)
+        offset_nodes = rule.nodes @ np.swapaxes(roots[rows], 1, 2)
+        states = q.moments.means[rows, None] + offset_nodes
+        r = counts.rows(rows).log_p(states, words)
+        misses = q.evidence.y[rows, None] - states @ np.swapaxes(q.evidence.S[rows], 1, 2)
+        r += 0.5 * np.square(misses).sum(axis=2)
+        top = r.max(axis=1, keepdims=True)
+        log_means[rows] = np.log(np.exp(r - top) @ rule.weights) + top[:, 0]
+    return q.log_Z + np.add.reduceat(log_means, offsets[:-1])
+
+
+def _roots(covariances: np.ndarray) -> np.ndarray:
+    """L with L L' = C for a stack of positive semi-definite matrices."""
+    if covariances.shape[1] == 1:
+        return np.sqrt(np.maximum(covariances, 0.0))
+    values, vectors = np.linalg.eigh(covariances)
+    return vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
+
+
+class _Transitions(NamedTuple):
+    """q as a Markov chain: s_t = m_t + gain_t (s_{t-1} - m_{t-1}) + root_t z."""
+
+    gains: np.ndarray  # (n, d, d), zero where a sequence opens
+    roots: np.ndarray  # (n, d, d)
+
+    @classmethod
+    def of(cls, q: GaussianPosterior) -> _Transitions:
+        _, covariances, lag_one = q.moments
+        before = np.concatenate([covariances[:1], covariances[:-1]])
+        if covariances.shape[1] == 1:
+            inverse = np.where(before > 0, 1.0 / np.where(before > 0, before, 1.0), 0.0)
+        else:
+            inverse = np.linalg.pinv(before, rcond=1e-14, hermitian=True)
+        gains = lag_one @ inverse
+        left = covariances - gains @ np.swapaxes(lag_one, 1, 2)
+        return cls(np.ascontiguousarray(gains), np.ascontiguousarray(_roots(left)))
+
+
+class ContentStreams:
+    """A random stream for each sequence, from a seed and what the sequence holds.
+
+    Neither its neighbours nor the form of X (dense or sparse) change it.
+    """
+
+    def __init__(self, seed: int, X, offsets):
+        X = sparse.csr_array(X)
+        if X.nnz and not X.data.all():
+            X = X.copy()
+            X.eliminate_zeros()
+        self.seed, self.X, self.offsets = seed, X, offsets
+
+    def __getitem__(self, i: int) -> np.random.Generator:
+        X, first, last = self.X, self.offsets[i], self.offsets[i + 1]
+        entries = slice(X.indptr[first], X.indptr[last])
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(np.diff(X.indptr[first : last + 1]).astype("<i8").tobytes())
+        digest.update(X.indices[entries].astype("<i8").tobytes())
+        digest.update(X.data[entries].astype("<f8").tobytes())
+        content = np.frombuffer(digest.digest(), dtype="<u4")
+        return np.random.Generator(
+            np.random.SFC64(np.random.SeedSequence([self.seed, *content.tolist()]))
+        )
+
+
+def twisted_log_likelihoods(
+    words: Words, counts: Counts, offsets, q: GaussianPosterior, streams, n_particles: int
+) -> np.ndarray:
+    """Unbiased (as a likelihood) estimate of log p(y) of each sequence by the psi-APF."""
+    transitions = _Transitions.of(q)
+    result = np.empty(len(offsets) - 1)
+    for i, (first, last) in enumerate(zip(offsets[:-1], offsets[1:])):
+        filtered = _TwistedFilter(words, counts, q, transitions, n_particles, streams[i])
+        result[i] = q.log_Z[i] + filtered.run(first, last)
+    return result
+
+
+class _TwistedFilter:
+    """The particles of one sequence, moved in runs so that the normals stay few."""
+
+    def __init__(self, words, counts, q, transitions, n_particles: int, stream):
+        self.words, self.counts, self.q, self.transitions = words, counts, q, transitions
+        self.stream = stream
+        d = q.moments.means.shape[1]
+        self.states = np.zeros((n_particles, d))
+        self.log_weights = np.full(n_particles, -np.log(n_particles))
+        self.run_length = max(1, RUN_NORMALS // (n_particles * d))
+        self.work = _work(d, n_particles=n_particles)
+
+    def run(self, first: int, last: int, paths=None, path_weights=None) -> float:
+        """Sum of the increments; keeps particles and log-weights of every step if asked."""
+        total = 0.0
+        for start in range(first, last, self.run_length):
+            stop = min(last, start + self.run_length)
+            kept = slice(start - first, stop - first)
+            total += self._run(
+                start, stop, start == first,
+                None if paths is None else paths[kept],
+                None if paths is None else path_weights[kept],
+            )  # fmt: skip
+        return total
+
+    def _run(self, start, stop, opens, paths, path_weights) -> float:
+        rows, n = slice(start, stop), stop - start
+        means, evidence = self.q.moments.means, self.q.evidence
+        normals = self.stream.standard_normal((n, *self.states.shape))
+        uniforms = self.stream.random(n)
+        increments = np.empty(n)
+        kernels.twisted_filter(
+            self.words.matrix, self.words.offset, *self.counts.rows(rows), means[rows],
+            None if opens else means[start - 1], self.transitions.gains[rows],
+            self.transitions.roots[rows], evidence.y[rows], evidence.S[rows], normals, uniforms,
+            self.states, self.log_weights, increments, paths, path_weights, self.work,
+        )  # fmt: skip
+        return float(increments.sum())
+
+
+# ---- draws of paths given the words
+
+
+def draw_gaussian_paths(q: GaussianPosterior, offsets, n_draws: int, random_state) -> np.ndarray:
+    """Paths of q, (n_draws, n_steps, d)."""
+    means = q.moments.means
+    gains, roots = _Transitions.of(q)
+    normals = random_state.standard_normal((n_draws, *means.shape))
+    paths = np.matmul(roots, normals[..., None])[..., 0]
+    opens = np.zeros(len(means), dtype=bool)
+    opens[offsets[:-1]] = True
+    for t in range(len(means)):
+        if not opens[t]:
+            paths[:, t] += paths[:, t - 1] @ gains[t].T
+    return paths + means
+
+
+def draw_paths(
+    words: Words, counts: Counts, offsets, q: GaussianPosterior, n_particles: int, n_draws: int,
+    random_state,
+) -> np.ndarray:  # fmt: skip
+    """Paths given the words, (n_draws, n_steps, d): backward sampling through the psi-APF.
+
+    Godsill, Doucet and West (2004), with the transitions of q as the dynamics and exp r_t as the
+    likelihood.
+    """
+    transitions = _Transitions.of(q)
+    n, d = q.moments.means.shape
+    result = np.empty((n_draws, n, d))
+    for first, last in zip(offsets[:-1], offsets[1:]):
+        paths = np.empty((last - first, n_particles, d))
+        log_weights = np.empty((last - first, n_particles))
+        stream = np.random.Generator(np.random.SFC64(random_state.randint(2**31 - 1)))
+        _TwistedFilter(words, counts, q, transitions, n_particles, stream).run(
+            first, last, paths, log_weights
+        )
+        rows = slice(first, last)
+        _draw_backward(
+            paths, log_weights, q.moments.means[rows], transitions.gains[rows],
+            transitions.roots[rows], q.moments.covariances[rows], stream, result[:, rows],
+        )  # fmt: skip
+    return result
+
+
+def _draw_backward(paths, log_weights, means, gains, roots, covariances, stream, out) -> None:
+    log_weight = log_weights[-1][None]
+    for t in range(len(paths) - 1, -1, -1):
+        if t < len(paths) - 1:
+            # density of the step drawn last given each particle, by its covariance root root'
+            expected = means[t + 1] + (paths[t] - means[t]) @ gains[t + 1].T
+            spread = roots[t + 1] @ roots[t + 1].T
+            # a step without noise: as good as equal
+            spread += 1e-12 * np.diag(np.diag(covariances[t + 1]))
+            inverse = np.linalg.pinv(np.linalg.cholesky(spread + 1e-300 * np.eye(len(spread))))
+            missed = (out[:, None, t + 1] - expected) @ inverse.T
+            log_weight = log_weights[t] - 0.5 * np.square(missed).sum(axis=2)
+        weight = np.exp(log_weight - log_weight.max(axis=1, keepdims=True))
+        edges = np.cumsum(weight, axis=1)
+        targets = stream.random(len(out)) * edges[:, -1]
+        if len(edges) == 1:
+            at = np.searchsorted(edges[0], targets)
+        else:
+            at = (edges < targets[:, None]).sum(axis=1)
+        out[:, t] = paths[t, np.minimum(at, paths.shape[1] - 1)]
+
+
+# ---- causal
+
+
+def matched_filter(chain: LinearGaussianChain, words: Words, counts: Counts, offsets):
+    """log p(y_t | y_<t) (n,), and filtered means and covariances, by moment matching."""
+    n, d = counts.times_matrix.shape
+    small, fine = sigma_rule(d), fine_rule(d)
+    log_p, means, covariances = np.empty(n), np.empty((n, d)), np.empty((n, d, d))
+    kernels.matched_filter(
+        words.matrix, words.offset, *counts, chain.transition_matrix, chain.transition_covariance,
+        chain.initial_mean, chain.initial_covariance, offsets, *small, *fine,
+        log_p, means, covariances, _work(d, max(len(small.weights), len(fine.weights))),
+    )  # fmt: skip
+    return log_p, means, covariances
