@@ -10,31 +10,41 @@
 
 namespace sklseq {
 
+#ifdef __GNUC__
+#define SKLSEQ_WIDTH 2
+#else
+#define SKLSEQ_WIDTH 1
+#endif
 namespace softmax_baseline {
 #include "_softmax_words.h"
 #include "_softmax_sites.h"
 #include "_softmax_particles.h"
 #include "_softmax_matched.h"
 }  // namespace softmax_baseline
+#undef SKLSEQ_WIDTH
 
 #ifdef SKLSEQ_SOFTMAX_WIDE
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
+#define SKLSEQ_WIDTH 4
 namespace softmax_avx2 {
 #include "_softmax_words.h"
 #include "_softmax_sites.h"
 #include "_softmax_particles.h"
 #include "_softmax_matched.h"
 }  // namespace softmax_avx2
+#undef SKLSEQ_WIDTH
 #pragma GCC pop_options
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,avx512f,avx512dq,avx512vl,avx512bw,prefer-vector-width=512")
+#define SKLSEQ_WIDTH 8
 namespace softmax_avx512 {
 #include "_softmax_words.h"
 #include "_softmax_sites.h"
 #include "_softmax_particles.h"
 #include "_softmax_matched.h"
 }  // namespace softmax_avx512
+#undef SKLSEQ_WIDTH
 #pragma GCC pop_options
 
 // 0 baseline, 1 AVX2, 2 AVX-512
@@ -55,13 +65,22 @@ inline int softmax_level() {
 #define SKLSEQ_SOFTMAX_CALL(call) return softmax_baseline::call;
 #endif
 
+// Scratch that begins at a cache line, as packs ask for.
+inline double* aligned(double* work) {
+    const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(work);
+    return reinterpret_cast<double*>((address + 63) / 64 * 64);
+}
+
 inline void site_expectations(const Sites& s, double* work) {
+    work = aligned(work);
     SKLSEQ_SOFTMAX_CALL(site_expectations(s, work))
 }
 inline double expected_normalisers(const Sites& s, double* slope, double* work) {
+    work = aligned(work);
     SKLSEQ_SOFTMAX_CALL(expected_normalisers(s, slope, work))
 }
 inline void normalisers(const Words& w, Index n, const double* states, double* lse, double* work) {
+    work = aligned(work);
     SKLSEQ_SOFTMAX_CALL(normalisers(w, n, states, lse, work))
 }
 inline void site_evidence(Index n, int d, const double* means, const double* linear,
@@ -69,9 +88,11 @@ inline void site_evidence(Index n, int d, const double* means, const double* lin
     softmax_baseline::site_evidence(n, d, means, linear, H, y, S, work);
 }
 inline void run_particles(const Particles& p, double* work) {
+    work = aligned(work);
     SKLSEQ_SOFTMAX_CALL(run_particles(p, work))
 }
 inline void run_matched(const Matched& p, double* work) {
+    work = aligned(work);
     SKLSEQ_SOFTMAX_CALL(run_matched(p, work))
 }
 

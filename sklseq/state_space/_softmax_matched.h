@@ -6,6 +6,12 @@
 // step (the fixed point of the sites), then twice the moments under a finer rule centred there
 // (Zoeter and Heskes 2011 call it adaptive quadrature).
 
+// Points of the larger rule, filled up to whole blocks of lanes.
+inline int matched_lanes(const Matched& p) {
+    const int n = p.n_nodes > p.n_fine ? p.n_nodes : p.n_fine;
+    return (n + LANES - 1) / LANES * LANES;
+}
+
 // (n_nodes,) log p(y | m + L z), z = centre + root * node; states of all nodes are kept in z.
 inline void log_words_at(const Matched& p, Index t, const double* m, const double* L,
                          const double* centre, const double* root, int n_nodes,
@@ -73,12 +79,12 @@ inline bool with_site(int d, const double* H, const double* h, double* mean, dou
 inline void fit_step(const Matched& p, Index t, const double* m, const double* L, double* mean,
                      double* cov, double* work) {
     const int d = p.words.d, dd = d * d;
-    const int n_blocks = (p.n_nodes + LANES - 1) / LANES;
-    double* x = work;                             // (d, LANES)
-    double* z = x + d * LANES;                    // (n_nodes, d)
-    double* log_p = z + n_blocks * LANES * d;     // (n_nodes,)
-    double* mean_B = log_p + n_blocks * LANES;    // (n_blocks, d, LANES)
-    double* root = mean_B + n_blocks * LANES * d; // (d, d)
+    const int n_lanes = matched_lanes(p);
+    double* x = work;                      // (d, LANES)
+    double* mean_B = x + d * LANES;        // (n_lanes / LANES, d, LANES)
+    double* z = mean_B + n_lanes * d;      // (n_nodes, d)
+    double* log_p = z + n_lanes * d;       // (n_nodes,)
+    double* root = log_p + n_lanes;        // (d, d)
     double* G = root + dd;
     double* H = G + dd;
     double* new_H = H + dd;
@@ -146,11 +152,11 @@ inline void fit_step(const Matched& p, Index t, const double* m, const double* L
 inline double match(const Matched& p, Index t, const double* m, const double* L, double* mean,
                     double* cov, double* work) {
     const int d = p.words.d, dd = d * d;
-    const int n_blocks = (p.n_fine + LANES - 1) / LANES;
+    const int n_lanes = matched_lanes(p);
     double* x = work;
-    double* z = x + d * LANES;
-    double* log_w = z + n_blocks * LANES * d;
-    double* root = log_w + n_blocks * LANES;
+    double* z = x + (d * LANES + n_lanes * d);
+    double* log_w = z + n_lanes * d;
+    double* root = log_w + n_lanes;
     for (int j = 0; j < d * LANES; ++j) x[j] = 0.0;
     factor(d, cov, root);
     log_words_at(p, t, m, L, mean, root, p.n_fine, p.fine_nodes, z, log_w, nullptr, x);
@@ -197,13 +203,12 @@ inline void sandwich(int d, const double* F, const double* C, double* out, doubl
 // All sequences.  work: see matched_work in the .pyx.
 inline void run_matched(const Matched& p, double* work) {
     const int d = p.words.d, dd = d * d;
-    double* m = work;         // predicted mean
+    double* m = work + (d * LANES + matched_lanes(p) * (2 * d + 1) + 8 * dd + 5 * d);
     double* P = m + d;        // predicted covariance
     double* L = P + dd;
     double* mean = L + dd;
     double* cov = mean + d;
     double* scratch = cov + dd;
-    double* rest = scratch + dd;
     for (Index s = 0; s < p.n_sequences; ++s)
         for (Index t = p.offsets[s]; t < p.offsets[s + 1]; ++t) {
             double* out_mean = p.out_means + t * d;
@@ -226,9 +231,9 @@ inline void run_matched(const Matched& p, double* work) {
                 continue;
             }
             factor(d, P, L);
-            fit_step(p, t, m, L, mean, cov, rest);
-            match(p, t, m, L, mean, cov, rest);
-            p.log_p[t] = match(p, t, m, L, mean, cov, rest);
+            fit_step(p, t, m, L, mean, cov, work);
+            match(p, t, m, L, mean, cov, work);
+            p.log_p[t] = match(p, t, m, L, mean, cov, work);
             for (int i = 0; i < d; ++i) {
                 out_mean[i] = m[i];
                 for (int j = 0; j <= i; ++j) out_mean[i] += L[i * d + j] * mean[j];

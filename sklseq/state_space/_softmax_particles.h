@@ -74,18 +74,18 @@ inline void weigh_particles(const Particles& p, Index t, double* x) {
 inline double normalise(Index K, double* log_weights) {
     double best = log_weights[0], sum = 0.0;
     for (Index i = 1; i < K; ++i) best = log_weights[i] > best ? log_weights[i] : best;
-    for (Index i = 0; i < K; ++i) sum += exp_lane(log_weights[i] - best);
+    for (Index i = 0; i < K; ++i) sum += std::exp(log_weights[i] - best);
     const double total = best + std::log(sum);
     for (Index i = 0; i < K; ++i) log_weights[i] -= total;
     return total;
 }
 
-// work: (K d + d LANES) doubles, then K ints.
+// work: (d LANES + K d) doubles, then K ints.
 inline void run_particles(const Particles& p, double* work) {
     const int d = p.words.d;
-    double* next = work;
-    double* x = next + p.K * d;
-    int* ancestors = reinterpret_cast<int*>(x + d * LANES);
+    double* x = work;
+    double* next = x + d * LANES;
+    int* ancestors = reinterpret_cast<int*>(next + p.K * d);
     for (int j = 0; j < d * LANES; ++j) x[j] = 0.0;
     for (Index t = 0; t < p.n_steps; ++t) {
         const bool opens = t == 0 && !p.mean_before;

@@ -79,10 +79,10 @@ inline void site_expectations(const Sites& s, double* work) {
     const int d = s.words.d, dd = d * d;
     double* x = work;                   // (d, LANES)
     double* mean = x + d * LANES;       // (d, LANES)
-    double* scratch = mean + d * LANES; // (d, d)
+    double* lse = mean + d * LANES;     // (LANES,)
+    double* scratch = lse + LANES;      // (d, d)
     double* L = scratch + dd;           // (GROUP, d, d)
     double* G = L + GROUP * dd;         // (GROUP, d, d)
-    double lse[LANES];
     Lane lane[LANES];
     for (int j = 0; j < d * LANES; ++j) x[j] = 0.0;
     for (Index first = 0; first < s.n_steps; first += GROUP) {
@@ -124,9 +124,10 @@ inline void site_expectations(const Sites& s, double* work) {
 // sum_t totals_t sum_k weight_k lse(x_tk), returned, and its slope in (B, b), added to slope.
 inline double expected_normalisers(const Sites& s, double* slope, double* work) {
     const int d = s.words.d, dd = d * d;
-    double* x = work;                // (d, LANES)
-    double* root = x + d * LANES;    // (d, d)
-    double lse[LANES], weight[LANES];
+    double* x = work;                 // (d, LANES)
+    double* lse = x + d * LANES;      // (LANES,)
+    double* weight = lse + LANES;     // (LANES,)
+    double* root = weight + LANES;    // (d, d)
     double total = 0.0;
     int used = 0;
     for (int j = 0; j < d * LANES; ++j) x[j] = 0.0;

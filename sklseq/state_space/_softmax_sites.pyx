@@ -89,10 +89,10 @@ def work_size(int d, int n_nodes=0, Py_ssize_t n_particles=0):
     """Doubles of scratch that any function here needs."""
     cdef Py_ssize_t lanes = LANES, dd = d * d
     cdef Py_ssize_t padded = (n_nodes + lanes) // lanes * lanes
-    sites = 2 * d * lanes + dd + 2 * GROUP * dd
+    sites = 2 * (d + 1) * lanes + dd + 2 * GROUP * dd
     matched = 12 * dd + 8 * d + d * lanes + padded * (2 * d + 1)
     particles = n_particles * (d + 1) + d * lanes
-    return max(sites, matched, particles) + lanes
+    return max(sites, matched, particles) + 8  # to begin at a cache line
 
 
 cdef Words _words(const double[:, ::1] B, const double[::1] b) noexcept:

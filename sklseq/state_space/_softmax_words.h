@@ -1,95 +1,122 @@
 // Normaliser and mean row of a softmax over V words, at many states at once.
 //
-// States stand in lanes: every loop below runs over LANES states side by side, so that nothing is
-// summed across a vector and the result for a state does not depend on its neighbours.  Words come
-// in chunks that stay in the first-level cache, with a running maximum: no (states x V) array exists.
+// States stand in lanes, LANES side by side in packs of SKLSEQ_WIDTH (what the instruction set holds
+// in a register: wider packs than that are split badly): nothing is summed across a pack, so the
+// result for a state does not depend on its neighbours.  Words come in chunks that stay in the
+// first-level cache, with a running maximum: no (states x V) array exists.
 // Included once per instruction set, inside a namespace; no templates of the standard library here,
 // since their instances would be shared between the namespaces.
 
-// exp(x) for x <= 0 to 1 ulp or so: Cody-Waite reduction, Taylor polynomial of degree 12 on
-// |r| <= ln(2) / 2, exponent added in the bits.  Below -708: 3e-308.
-inline double exp_lane(double x) {
-    const double magic = 6755399441055744.0;  // 1.5 * 2^52: rounds to an integer in the low bits
-    x = x < -708.0 ? -708.0 : x;
-    const double shifted = x * 1.4426950408889634074 + magic;
-    const double n = shifted - magic;
-    double r = x - n * 6.93147180369123816490e-01;
-    r -= n * 1.90821492927058770002e-10;
-    double p = 1.0 / 479001600.0;
-    p = p * r + 1.0 / 39916800.0;
-    p = p * r + 1.0 / 3628800.0;
-    p = p * r + 1.0 / 362880.0;
-    p = p * r + 1.0 / 40320.0;
-    p = p * r + 1.0 / 5040.0;
-    p = p * r + 1.0 / 720.0;
-    p = p * r + 1.0 / 120.0;
-    p = p * r + 1.0 / 24.0;
-    p = p * r + 1.0 / 6.0;
-    p = p * r + 0.5;
-    p = p * r + 1.0;
-    p = p * r + 1.0;
-    std::int64_t exponent, bits;
-    std::memcpy(&exponent, &shifted, sizeof exponent);
+#if SKLSEQ_WIDTH > 1
+typedef double Pack __attribute__((vector_size(8 * SKLSEQ_WIDTH)));
+typedef std::int64_t Bits __attribute__((vector_size(8 * SKLSEQ_WIDTH)));
+inline Pack pack_max(Pack a, Pack b) { return a > b ? a : b; }
+inline Pack add_exponent(Pack p, Pack shifted) {
+    return reinterpret_cast<Pack>(reinterpret_cast<Bits>(p) + (reinterpret_cast<Bits>(shifted) << 52));
+}
+#else
+typedef double Pack;
+inline Pack pack_max(Pack a, Pack b) { return a > b ? a : b; }
+inline Pack add_exponent(Pack p, Pack shifted) {
+    std::uint64_t bits, exponent;
     std::memcpy(&bits, &p, sizeof bits);
-    bits += static_cast<std::int64_t>(static_cast<std::uint64_t>(exponent) << 52);
+    std::memcpy(&exponent, &shifted, sizeof exponent);
+    bits += exponent << 52;
     std::memcpy(&p, &bits, sizeof bits);
     return p;
 }
+#endif
 
-// eta (count, LANES) of words [first, first + count) at states x (d, LANES); best: running maximum.
+constexpr int PACKS = LANES / SKLSEQ_WIDTH;
+
+// exp(x) for x <= 0 to 1 ulp or so: Cody-Waite reduction, Taylor polynomial of degree 12 on
+// |r| <= ln(2) / 2, exponent added in the bits.  Below -708: 3e-308.
+inline Pack pack_exp(Pack x) {
+    const Pack zero = x * 0.0;
+    const double magic = 6755399441055744.0;  // 1.5 * 2^52: rounds to an integer in the low bits
+    x = pack_max(x, zero - 708.0);
+    const Pack shifted = x * 1.4426950408889634074 + magic;
+    const Pack n = shifted - magic;
+    Pack r = x - n * 6.93147180369123816490e-01;
+    r = r - n * 1.90821492927058770002e-10;
+    const Pack r2 = r * r;
+    // even and odd parts, for two chains side by side
+    Pack even = r2 * (1.0 / 479001600.0) + 1.0 / 3628800.0;
+    Pack odd = r2 * (1.0 / 39916800.0) + 1.0 / 362880.0;
+    even = even * r2 + 1.0 / 40320.0;
+    odd = odd * r2 + 1.0 / 5040.0;
+    even = even * r2 + 1.0 / 720.0;
+    odd = odd * r2 + 1.0 / 120.0;
+    even = even * r2 + 1.0 / 24.0;
+    odd = odd * r2 + 1.0 / 6.0;
+    even = even * r2 + 0.5;
+    odd = odd * r2 + 1.0;
+    const Pack p = (even * r + odd) * r + 1.0;
+    return add_exponent(p, shifted);
+}
+
+// Logits of word v at states x (d, LANES).
 template <int D>
-inline void chunk_logits(const Words& w, Index first, int count, const double* x, double* eta,
-                         double* best) {
+inline void logits(const Words& w, Index v, const Pack* x, Pack* e) {
     const int d = D ? D : w.d;
-    for (int v = 0; v < count; ++v) {
-        const double* row = w.B + (first + v) * d;
-        double e[LANES];
-        for (int l = 0; l < LANES; ++l) e[l] = w.b[first + v];
-        for (int i = 0; i < d; ++i)
-            for (int l = 0; l < LANES; ++l) e[l] += row[i] * x[i * LANES + l];
-        for (int l = 0; l < LANES; ++l) {
-            eta[v * LANES + l] = e[l];
-            best[l] = best[l] > e[l] ? best[l] : e[l];
-        }
-    }
+    const double* row = w.B + v * d;
+    const Pack zero = x[0] * 0.0;
+    for (int q = 0; q < PACKS; ++q) e[q] = zero + w.b[v];
+    for (int i = 0; i < d; ++i)
+        for (int q = 0; q < PACKS; ++q) e[q] = e[q] + row[i] * x[i * PACKS + q];
 }
 
 // OUT lse (LANES,), mean (d, LANES): log sum_v exp(eta_v) and sum_v p_v B_v, the latter if not null.
+// x and mean are aligned to 64 bytes.
 template <int D>
-inline void words_at_states(const Words& w, const double* x, double* lse, double* mean) {
+inline void words_at_states(const Words& w, const double* x_in, double* lse, double* mean_out) {
     const int d = D ? D : w.d;
-    double eta[CHUNK * LANES], top[LANES], best[LANES], sum[LANES], scale[LANES];
-    for (int l = 0; l < LANES; ++l) top[l] = -1e300, sum[l] = 0.0;
+    const Pack* x = reinterpret_cast<const Pack*>(x_in);
+    Pack* mean = reinterpret_cast<Pack*>(mean_out);
+    Pack eta[CHUNK * PACKS], top[PACKS], sum[PACKS], e[PACKS];
+    const Pack zero = x[0] * 0.0;
+    for (int q = 0; q < PACKS; ++q) top[q] = zero - 1e300, sum[q] = zero;
     if (mean)
-        for (int j = 0; j < d * LANES; ++j) mean[j] = 0.0;
+        for (int j = 0; j < d * PACKS; ++j) mean[j] = zero;
     for (Index first = 0; first < w.V; first += CHUNK) {
         const int count = static_cast<int>(w.V - first < CHUNK ? w.V - first : CHUNK);
-        for (int l = 0; l < LANES; ++l) best[l] = top[l];
-        chunk_logits<D>(w, first, count, x, eta, best);
-        for (int l = 0; l < LANES; ++l) {
-            scale[l] = exp_lane(top[l] - best[l]);
-            sum[l] *= scale[l];
-            top[l] = best[l];
-        }
-        if (mean)
-            for (int i = 0; i < d; ++i)
-                for (int l = 0; l < LANES; ++l) mean[i * LANES + l] *= scale[l];
+        Pack best[PACKS];
+        for (int q = 0; q < PACKS; ++q) best[q] = top[q];
         for (int v = 0; v < count; ++v) {
-            double p[LANES];
-            for (int l = 0; l < LANES; ++l) {
-                p[l] = exp_lane(eta[v * LANES + l] - top[l]);
-                sum[l] += p[l];
+            logits<D>(w, first + v, x, e);
+            for (int q = 0; q < PACKS; ++q) {
+                eta[v * PACKS + q] = e[q];
+                best[q] = pack_max(best[q], e[q]);
+            }
+        }
+        if (first) {
+            for (int q = 0; q < PACKS; ++q) {
+                const Pack scale = pack_exp(top[q] - best[q]);
+                sum[q] = sum[q] * scale;
+                if (mean)
+                    for (int i = 0; i < d; ++i) mean[i * PACKS + q] = mean[i * PACKS + q] * scale;
+            }
+        }
+        for (int q = 0; q < PACKS; ++q) top[q] = best[q];
+        for (int v = 0; v < count; ++v) {
+            for (int q = 0; q < PACKS; ++q) {
+                e[q] = pack_exp(eta[v * PACKS + q] - top[q]);
+                sum[q] = sum[q] + e[q];
             }
             if (!mean) continue;
             const double* row = w.B + (first + v) * d;
             for (int i = 0; i < d; ++i)
-                for (int l = 0; l < LANES; ++l) mean[i * LANES + l] += row[i] * p[l];
+                for (int q = 0; q < PACKS; ++q)
+                    mean[i * PACKS + q] = mean[i * PACKS + q] + row[i] * e[q];
         }
     }
-    for (int l = 0; l < LANES; ++l) lse[l] = top[l] + std::log(sum[l]);
+    double sums[LANES], tops[LANES];
+    std::memcpy(sums, sum, sizeof sums);
+    std::memcpy(tops, top, sizeof tops);
+    for (int l = 0; l < LANES; ++l) lse[l] = tops[l] + std::log(sums[l]);
     if (mean)
         for (int i = 0; i < d; ++i)
-            for (int l = 0; l < LANES; ++l) mean[i * LANES + l] /= sum[l];
+            for (int q = 0; q < PACKS; ++q) mean[i * PACKS + q] = mean[i * PACKS + q] / sum[q];
 }
 
 inline void words_at(const Words& w, const double* x, double* lse, double* mean) {
@@ -103,26 +130,28 @@ inline void words_at(const Words& w, const double* x, double* lse, double* mean)
     }
 }
 
-// Adds sum_l weight_l p_v(l) (x_l, 1) to slope (V, d + 1), for lanes whose lse is known.
+// Adds sum_l weight_l p_v(l) (x_l, 1) to slope (V, d + 1), for lanes whose lse is known; lse and
+// weight are aligned like x.
 template <int D>
-inline void add_slopes_at(const Words& w, const double* x, const double* lse,
-                          const double* weight, double* slope) {
+inline void add_slopes_at(const Words& w, const double* x_in, const double* lse_in,
+                          const double* weight_in, double* slope) {
     const int d = D ? D : w.d;
-    double e[LANES];
+    const Pack* x = reinterpret_cast<const Pack*>(x_in);
+    const Pack* lse = reinterpret_cast<const Pack*>(lse_in);
+    const Pack* weight = reinterpret_cast<const Pack*>(weight_in);
+    Pack e[PACKS];
     for (Index v = 0; v < w.V; ++v) {
-        const double* row = w.B + v * d;
-        for (int l = 0; l < LANES; ++l) e[l] = w.b[v] - lse[l];
-        for (int i = 0; i < d; ++i)
-            for (int l = 0; l < LANES; ++l) e[l] += row[i] * x[i * LANES + l];
-        for (int l = 0; l < LANES; ++l) e[l] = weight[l] * exp_lane(e[l]);
+        logits<D>(w, v, x, e);
+        for (int q = 0; q < PACKS; ++q) e[q] = weight[q] * pack_exp(e[q] - lse[q]);
         double* out = slope + v * (d + 1);
         for (int i = 0; i <= d; ++i) {
-            double part[8] = {0, 0, 0, 0, 0, 0, 0, 0};
-            for (int base = 0; base < LANES; base += 8)
-                for (int l = 0; l < 8; ++l)
-                    part[l] += i < d ? e[base + l] * x[i * LANES + base + l] : e[base + l];
-            out[i] += ((part[0] + part[4]) + (part[1] + part[5])) +
-                      ((part[2] + part[6]) + (part[3] + part[7]));
+            Pack sum = x[0] * 0.0;
+            for (int q = 0; q < PACKS; ++q) sum = sum + (i < d ? e[q] * x[i * PACKS + q] : e[q]);
+            double part[SKLSEQ_WIDTH];
+            std::memcpy(part, &sum, sizeof part);
+            double total = 0.0;
+            for (int l = 0; l < SKLSEQ_WIDTH; ++l) total += part[l];
+            out[i] += total;
         }
     }
 }
