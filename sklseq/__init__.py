@@ -2,7 +2,7 @@
 
 from sklseq.hmm import CategoricalHMM, GaussianHMM, PoissonHMM
 from sklseq.preprocessing import Stepwise, concat_sequences, split_sequences
-from sklseq.state_space import KalmanSmoother
+from sklseq.state_space import KalmanSmoother, SoftmaxStateSpace
 
 __version__ = "0.1.0"
 
@@ -11,6 +11,7 @@ __all__ = [
     "GaussianHMM",
     "KalmanSmoother",
     "PoissonHMM",
+    "SoftmaxStateSpace",
     "Stepwise",
     "concat_sequences",
     "split_sequences",
