@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+from scipy import sparse
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted
 
@@ -306,6 +307,9 @@ class SoftmaxStateSpace(BaseStateSpace):
         tags.input_tags.allow_nan = False
         tags.input_tags.positive_only = True
         tags.input_tags.sparse = True
+        # predict gives a column for each state dimension, never a 1-D array
+        tags.target_tags.multi_output = True
+        tags.target_tags.single_output = False
         return tags
 
     # ---- checks
@@ -328,6 +332,14 @@ class SoftmaxStateSpace(BaseStateSpace):
             "observation_matrix": (p, d),
             "observation_offset": (p,),
         }
+
+    def _encode(self, sequences: Sequences, reset: bool) -> Sequences:
+        """CSR without stored zeros: dense or sparse, the same data gives the same bits."""
+        X = sparse.csr_array(sequences.X)
+        if X.nnz and not X.data.all():
+            X = X.copy()
+            X.eliminate_zeros()
+        return sequences._replace(X=X)
 
     # ---- value <-> fitted attributes
 

@@ -17,7 +17,6 @@ import hashlib
 from typing import NamedTuple
 
 import numpy as np
-from scipy import sparse
 
 from sklseq.state_space import _softmax_sites as kernels
 from sklseq.state_space._chain import Evidence, LinearGaussianChain, Posterior
@@ -310,14 +309,10 @@ class _Transitions(NamedTuple):
 class ContentStreams:
     """A random stream for each sequence, from a seed and what the sequence holds.
 
-    Neither its neighbours nor the form of X (dense or sparse) change it.
+    Its neighbours do not change it.  X is a CSR array without stored zeros.
     """
 
     def __init__(self, seed: int, X, offsets):
-        X = sparse.csr_array(X)
-        if X.nnz and not X.data.all():
-            X = X.copy()
-            X.eliminate_zeros()
         self.seed, self.X, self.offsets = seed, X, offsets
 
     def __getitem__(self, i: int) -> np.random.Generator:
