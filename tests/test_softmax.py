@@ -368,7 +368,8 @@ def test_filter_is_causal_and_ends_at_the_smoother(model, data):
     assert_array_equal(whole.means[:10], part.means)
     last = estimator.smooth(data[2])
     assert_allclose(whole.means[-1], last.means[-1], atol=0.05)
-    assert_allclose(whole.covariances[-1], last.covariances[-1], atol=0.05)
+    # at the end the KL-optimal Gaussian is the narrower of the two
+    assert_allclose(whole.covariances[-1], last.covariances[-1], atol=0.1)
 
 
 def test_forecast_is_the_prediction_of_the_grid(model):
@@ -382,13 +383,13 @@ def test_forecast_is_the_prediction_of_the_grid(model):
     for step in range(3):
         states = states @ model["A"].T + rng.multivariate_normal(np.zeros(2), model["Q"], 200_000)
         p = np.exp(reference.log_softmax(states @ model["B"].T + model["b"])).mean(0)
-        assert_allclose(ahead[step], p, atol=5e-3)
+        assert_allclose(ahead[step], p, atol=3e-3)
     assert_allclose(ahead.sum(axis=1), 1.0, rtol=1e-12)
     assert known(model).forecast([Y, Y[:5]], 2).probabilities.shape == (2, 2, 6)
     far = known(model).forecast(Y, 200).probabilities[-1]
     stationary = rng.multivariate_normal(np.zeros(2), np.eye(2), 200_000)
     p = np.exp(reference.log_softmax(stationary @ model["B"].T + model["b"])).mean(0)
-    assert_allclose(far, p, atol=5e-3)
+    assert_allclose(far, p, atol=3e-3)
 
 
 def test_sample(model):
@@ -416,7 +417,8 @@ def test_sample_posterior_forms(data, fitted):
     assert fitted.sample_posterior(data[0], 2).shape == (2, 20, 2)
     gaussian = clone_with(fitted, n_particles=0).sample_posterior(data[0], 500, random_state=1)
     smoothed = fitted.smooth(data[0])
-    assert_allclose(gaussian.mean(0), smoothed.means, atol=0.3)
+    sd = np.sqrt(np.diagonal(smoothed.covariances, axis1=1, axis2=2))
+    assert np.abs((gaussian.mean(0) - smoothed.means) / sd).max() < 5 / np.sqrt(500)
 
 
 def test_information_criteria_count_free_parameters(data, fitted):
@@ -608,7 +610,7 @@ def test_from_parameters_checks():
         ("transition_matrix", np.eye(3), "transition_matrix must have shape"),
         ("observation_offset", [1.0], "observation_offset must have shape"),
         ("initial_state_covariance", [[1.0, 2.0], [2.0, 1.0]], "positive semi-definite"),
-        ("observation_matrix", [[np.nan, 1.0]], "NaN"),
+        ("observation_matrix", [[np.nan, 1.0]], "finite"),
     ):
         with pytest.raises(ValueError, match=message):
             SoftmaxStateSpace.from_parameters(**(good | {name: value}))

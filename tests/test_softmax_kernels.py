@@ -15,7 +15,7 @@ from sklseq.state_space import _softmax_posterior as posterior
 from sklseq.state_space import _softmax_sites as kernels
 from sklseq.state_space._chain import LinearGaussianChain
 from sklseq.state_space._estimate import estimate_covariance
-from sklseq.state_space._quadrature import fine_rule, gauss_hermite, sigma_rule
+from sklseq.state_space._quadrature import fine_rule, gauss_hermite, sigma_rule, wide_rule
 
 
 def chain_of(model):
@@ -41,7 +41,7 @@ def gaussian(model, *sequences, start=None):
 
 
 @pytest.mark.parametrize("d", [1, 2, 3, 4, 6, 10])
-@pytest.mark.parametrize("rule_of", [sigma_rule, fine_rule])
+@pytest.mark.parametrize("rule_of", [sigma_rule, fine_rule, wide_rule])
 def test_rules_have_the_moments_of_a_standard_normal(d, rule_of):
     nodes, weights = rule_of(d)
     assert_allclose(weights.sum(), 1.0, rtol=1e-13)

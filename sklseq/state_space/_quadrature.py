@@ -33,10 +33,19 @@ def sigma_rule(d: int) -> Rule:
 
 @lru_cache
 def fine_rule(d: int) -> Rule:
-    """The rule of one-off integrals: moments of the filter, local corrections, forecasts."""
+    """The rule of integrals that are centred where the integrand is: moments of the filter, local
+    corrections."""
     if d <= 3:
         return gauss_hermite(d, {1: 21, 2: 9, 3: 7}[d])
-    return _sobol(d)
+    return _sobol(d, N_SOBOL)
+
+
+@lru_cache
+def wide_rule(d: int) -> Rule:
+    """The rule of forecasts, where a softmax may be steep against the width of the state."""
+    if d <= 3:
+        return gauss_hermite(d, {1: 61, 2: 25, 3: 13}[d])
+    return _sobol(d, 4 * N_SOBOL)
 
 
 def gauss_hermite(d: int, n_points: int) -> Rule:
@@ -49,9 +58,9 @@ def gauss_hermite(d: int, n_points: int) -> Rule:
     return Rule(np.ascontiguousarray(nodes), weights.ravel())
 
 
-def _sobol(d: int) -> Rule:
+def _sobol(d: int, n_points: int) -> Rule:
     """Mirrored Sobol points, whitened so that mean and covariance are exact."""
-    points = qmc.Sobol(d, scramble=True, rng=0).random(N_SOBOL // 2)
+    points = qmc.Sobol(d, scramble=True, rng=0).random(n_points // 2)
     half = ndtri(np.clip(points, 1e-9, 1 - 1e-9))
     root = np.linalg.cholesky(half.T @ half / len(half))
     half = np.linalg.solve(root, half.T).T

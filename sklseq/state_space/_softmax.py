@@ -427,8 +427,7 @@ class SoftmaxStateSpace(BaseStateSpace):
         self._set_final(None)
         if sequences.n_sequences == 1:
             with limit_threads(sequences.n_steps):
-                means, covariances, _ = model.smooth(*sequences[:2])
-            self._set_final(Moments(means[-1:], covariances[-1:]))
+                self._set_final(model.final(*sequences[:2]))
 
     def _starts(self, sequences: Sequences) -> list[SoftmaxModel]:
         shapes = self._shapes()
@@ -679,9 +678,8 @@ class SoftmaxStateSpace(BaseStateSpace):
         n_steps = check_positive(n_steps, "n_steps")
         sequences = self._check_X(X, groups, lengths)
         model = self._model_for(sequences)
-        means, covariances, _ = self._smooth(sequences)
-        last = sequences.offsets[1:] - 1
-        probabilities = model.forecast(means[last], covariances[last], n_steps)
+        with limit_threads(sequences.n_steps):
+            probabilities = model.forecast(*model.final(*sequences[:2]), n_steps)
         single = sequences.form == "flat" and sequences.n_sequences == 1
         return ProbabilityForecast(probabilities[0] if single else probabilities)
 

@@ -11,9 +11,9 @@ from scipy.optimize import minimize
 
 from sklseq._sequences import Sequences
 from sklseq.state_space import _softmax_sites as kernels
-from sklseq.state_space._chain import ChainStatistics, LinearGaussianChain
+from sklseq.state_space._chain import ChainStatistics, LinearGaussianChain, Moments
 from sklseq.state_space._linear_gaussian import _factor_vector, _from_factor_vector
-from sklseq.state_space._quadrature import fine_rule, sigma_rule
+from sklseq.state_space._quadrature import sigma_rule, wide_rule
 from sklseq.state_space._softmax_posterior import (
     ContentStreams,
     Counts,
@@ -109,6 +109,15 @@ class SoftmaxModel:
         """Filtered means and covariances."""
         return matched_filter(self.chain, self.words, self.counts(X), offsets)[1:]
 
+    def final(self, X, offsets) -> Moments:
+        """Moments of the last state of each sequence given all of it.
+
+        The matched moments: at the end of a sequence the KL-optimal Gaussian is the narrower one.
+        """
+        means, covariances = self.filter(X, offsets)
+        last = offsets[1:] - 1
+        return Moments(means[last], covariances[last])
+
     def step_scores(self, X, offsets):
         """(log p(y_t | y_<t), (n_steps,))."""
         return (matched_filter(self.chain, self.words, self.counts(X), offsets)[0],)
@@ -135,7 +144,7 @@ class SoftmaxModel:
 
     def forecast(self, means, covariances, n_steps: int) -> np.ndarray:
         """Word probabilities of the steps after given final moments: (n_sequences, n_steps, V)."""
-        rule = fine_rule(self.chain.n_components)
+        rule = wide_rule(self.chain.n_components)
         result = np.empty((len(means), n_steps, len(self.words.offset)))
         for i, (mean, covariance) in enumerate(zip(means, covariances)):
             for step in range(n_steps):
