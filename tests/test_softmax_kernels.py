@@ -306,7 +306,7 @@ def scores_of(model, sequences, *, n_particles=500, seed=0):
     counts = posterior.Counts.of(Y, words)
     q = posterior.gaussian_posterior(chain_of(model), words, counts, offsets)
     if n_particles == 0:
-        return posterior.local_correction(chain_of(model), words, counts, offsets, q)
+        return posterior.local_correction(words, counts, offsets, q)
     return posterior.twisted_log_likelihoods(
         words, counts, offsets, q, streams_of(Y, offsets, seed), n_particles
     )
@@ -341,6 +341,12 @@ def test_likelihood_filter_and_smoother_against_the_grid(d, V, strength, n_words
 
     words = words_of(model)
     counts = posterior.Counts.of(Y, words)
+    # corrected by the step's own likelihood they are nearer still
+    corrected = posterior.corrected_moments(words, counts, q, slice(None))
+    assert np.abs((corrected.means - exact.means) / sd).max() < 0.05
+    better = np.sqrt(np.diagonal(corrected.covariances, axis1=1, axis2=2)) / sd
+    assert abs(better.mean() - 1) <= abs(ratio.mean() - 1) + 1e-3
+
     log_p, means, covariances = posterior.matched_filter(
         chain_of(model), words, counts, offsets_of(60)
     )

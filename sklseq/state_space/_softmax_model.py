@@ -19,6 +19,7 @@ from sklseq.state_space._softmax_posterior import (
     Counts,
     GaussianPosterior,
     Words,
+    corrected_moments,
     draw_gaussian_paths,
     draw_paths,
     gaussian_posterior,
@@ -110,13 +111,10 @@ class SoftmaxModel:
         return matched_filter(self.chain, self.words, self.counts(X), offsets)[1:]
 
     def final(self, X, offsets) -> Moments:
-        """Moments of the last state of each sequence given all of it.
-
-        The matched moments: at the end of a sequence the KL-optimal Gaussian is the narrower one.
-        """
-        means, covariances = self.filter(X, offsets)
-        last = offsets[1:] - 1
-        return Moments(means[last], covariances[last])
+        """Moments of the last state of each sequence given all of it."""
+        counts = self.counts(X)
+        q = self.posterior(X, offsets, counts)
+        return corrected_moments(self.words, counts, q, offsets[1:] - 1)
 
     def step_scores(self, X, offsets):
         """(log p(y_t | y_<t), (n_steps,))."""
@@ -128,7 +126,7 @@ class SoftmaxModel:
         counts = self.counts(X)
         q = self.posterior(X, offsets, counts)
         if n_particles == 0:
-            return (local_correction(self.chain, self.words, counts, offsets, q),)
+            return (local_correction(self.words, counts, offsets, q),)
         streams = ContentStreams(seed, X, offsets)
         return (
             twisted_log_likelihoods(self.words, counts, offsets, q, streams, n_particles),

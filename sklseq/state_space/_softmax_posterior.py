@@ -19,13 +19,14 @@ from typing import NamedTuple
 import numpy as np
 
 from sklseq.state_space import _softmax_sites as kernels
-from sklseq.state_space._chain import Evidence, LinearGaussianChain, Posterior
+from sklseq.state_space._chain import Evidence, LinearGaussianChain, Moments, Posterior
 from sklseq.state_space._quadrature import fine_rule, sigma_rule
 
 MAX_ITER = 100  # of the fixed-point iteration; moderate models need 5 to 15
 SMALLEST_STEP = 2.0**-12
 GAIN = 1e-11  # relative gain of the bound at which a sequence is left alone
 RUN_NORMALS = 1 << 20  # normals drawn at a time
+BLOCK = 1 << 20  # numbers that a block of corrected steps holds
 
 
 class Words(NamedTuple):
@@ -258,25 +259,39 @@ def gaussian_posterior(
 # ---- the exact likelihood, corrected from q
 
 
-def local_correction(
-    chain: LinearGaussianChain, words: Words, counts: Counts, offsets, q: GaussianPosterior
-) -> np.ndarray:
+def _corrections(words: Words, counts: Counts, q: GaussianPosterior, rows):
+    """States under the marginals of q at `rows` (an index), (n, k, d), and their r_t, (n, k)."""
+    rule = fine_rule(q.moments.means.shape[1])
+    roots = _roots(q.moments.covariances[rows])
+    states = q.moments.means[rows][:, None] + rule.nodes @ np.swapaxes(roots, 1, 2)
+    r = counts.rows(rows).log_p(states, words)
+    misses = q.evidence.y[rows][:, None] - states @ np.swapaxes(q.evidence.S[rows], 1, 2)
+    return states, r + 0.5 * np.square(misses).sum(axis=2)
+
+
+def local_correction(words: Words, counts: Counts, offsets, q: GaussianPosterior) -> np.ndarray:
     """log Z + sum_t log E_q[exp r_t(s_t)] of each sequence: deterministic, nearly exact."""
-    rule = fine_rule(chain.n_components)
-    n = len(counts.totals)
+    n, d = q.moments.means.shape
+    rule = fine_rule(d)
     log_means = np.zeros(n)
-    block = max(1, (1 << 20) // (len(rule.weights) * chain.n_components))
-    roots = _roots(q.moments.covariances)
+    block = max(1, BLOCK // (len(rule.weights) * d))
     for start in range(0, n, block):
         rows = slice(start, start + block)
-        offset_nodes = rule.nodes @ np.swapaxes(roots[rows], 1, 2)
-        states = q.moments.means[rows, None] + offset_nodes
-        r = counts.rows(rows).log_p(states, words)
-        misses = q.evidence.y[rows, None] - states @ np.swapaxes(q.evidence.S[rows], 1, 2)
-        r += 0.5 * np.square(misses).sum(axis=2)
+        _, r = _corrections(words, counts, q, rows)
         top = r.max(axis=1, keepdims=True)
         log_means[rows] = np.log(np.exp(r - top) @ rule.weights) + top[:, 0]
     return q.log_Z + np.add.reduceat(log_means, offsets[:-1])
+
+
+def corrected_moments(words: Words, counts: Counts, q: GaussianPosterior, rows) -> Moments:
+    """Means and covariances of q_t(s) exp r_t(s) at `rows`: nearer to the posterior's than q's,
+    which are a little narrow."""
+    states, r = _corrections(words, counts, q, rows)
+    weights = fine_rule(states.shape[2]).weights * np.exp(r - r.max(axis=1, keepdims=True))
+    weights /= weights.sum(axis=1, keepdims=True)
+    means = np.einsum("tk,tki->ti", weights, states)
+    centred = states - means[:, None]
+    return Moments(means, np.einsum("tk,tki,tkj->tij", weights, centred, centred))
 
 
 def _roots(covariances: np.ndarray) -> np.ndarray:
