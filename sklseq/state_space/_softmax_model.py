@@ -28,8 +28,8 @@ from sklseq.state_space._softmax_posterior import (
     twisted_log_likelihoods,
 )
 
-M_STEP_ITERATIONS = 20  # of L-BFGS, warm from the last M-step
-M_STEP_GAIN = 1e-10  # relative; what is missing is made up in the next M-step
+M_STEP_ITERATIONS = 10  # of L-BFGS, warm from the last M-step
+M_STEP_GAIN = 1e-9  # relative; what is missing is made up in the next M-step
 SMOOTHING = 0.5  # pseudo-count of every word in the unigram that `offset` shrinks to
 
 

@@ -121,40 +121,52 @@ inline void site_expectations(const Sites& s, double* work) {
     }
 }
 
+// Normalisers of the lanes of full blocks (and of a last one), added up; then their slopes.
+inline double flush_blocks(const Sites& s, int used, double* blocks, double* sums, double* slope) {
+    const int d = s.words.d, size = (d + 2) * LANES;
+    const int n_blocks = (used + LANES - 1) / LANES;
+    double total = 0.0;
+    for (int l = used; l < n_blocks * LANES; ++l) {  // lanes without a point
+        double* block = blocks + l / LANES * size;
+        for (int i = 0; i < d; ++i) block[i * LANES + l % LANES] = 0.0;
+        block[(d + 1) * LANES + l % LANES] = 0.0;
+    }
+    for (int b = 0; b < n_blocks; ++b) {
+        double* block = blocks + b * size;
+        double* lse = block + d * LANES;
+        words_at(s.words, block, lse, nullptr);
+        for (int l = 0; l < LANES; ++l) total += lse[LANES + l] * lse[l];
+    }
+    add_slopes(s.words, n_blocks, blocks, sums, slope);
+    return total;
+}
+
 // sum_t totals_t sum_k weight_k lse(x_tk), returned, and its slope in (B, b), added to slope.
 inline double expected_normalisers(const Sites& s, double* slope, double* work) {
-    const int d = s.words.d, dd = d * d;
-    double* x = work;                 // (d, LANES)
-    double* lse = x + d * LANES;      // (LANES,)
-    double* weight = lse + LANES;     // (LANES,)
-    double* root = weight + LANES;    // (d, d)
+    const int d = s.words.d, dd = d * d, size = (d + 2) * LANES;
+    double* blocks = work;                     // (BLOCKS, d + 2, LANES)
+    double* sums = blocks + BLOCKS * size;     // (CHUNK, d + 1, width)
+    double* root = sums + CHUNK * (d + 1) * 8; // (d, d)
     double total = 0.0;
     int used = 0;
-    for (int j = 0; j < d * LANES; ++j) x[j] = 0.0;
-    for (int l = 0; l < LANES; ++l) weight[l] = 0.0;
-    for (Index t = 0; t <= s.n_steps; ++t) {
-        const bool flush = t == s.n_steps;
-        if (!flush && s.totals[t] == 0.0) continue;
-        if (!flush) factor(d, s.covs + t * dd, root);
-        for (int k = 0; k < (flush ? 1 : s.n_nodes); ++k) {
-            if (!flush) {
-                const double* node = s.nodes + static_cast<Index>(k) * d;
-                for (int i = 0; i < d; ++i) {
-                    double value = s.means[t * d + i];
-                    for (int j = 0; j <= i; ++j) value += root[i * d + j] * node[j];
-                    x[i * LANES + used] = value;
-                }
-                weight[used++] = s.totals[t] * s.weights[k];
+    for (Index t = 0; t < s.n_steps; ++t) {
+        if (s.totals[t] == 0.0) continue;
+        factor(d, s.covs + t * dd, root);
+        for (int k = 0; k < s.n_nodes; ++k) {
+            double* lane = blocks + used / LANES * size + used % LANES;
+            const double* node = s.nodes + static_cast<Index>(k) * d;
+            for (int i = 0; i < d; ++i) {
+                double value = s.means[t * d + i];
+                for (int j = 0; j <= i; ++j) value += root[i * d + j] * node[j];
+                lane[i * LANES] = value;
             }
-            if (used == LANES || (flush && used)) {
-                words_at(s.words, x, lse, nullptr);
-                for (int l = 0; l < used; ++l) total += weight[l] * lse[l];
-                add_slopes(s.words, x, lse, weight, slope);
-                for (int l = 0; l < LANES; ++l) weight[l] = 0.0;
-                used = 0;
-            }
+            lane[(d + 1) * LANES] = s.totals[t] * s.weights[k];
+            if (++used < BLOCKS * LANES) continue;
+            total += flush_blocks(s, used, blocks, sums, slope);
+            used = 0;
         }
     }
+    if (used) total += flush_blocks(s, used, blocks, sums, slope);
     return total;
 }
 

@@ -14,6 +14,8 @@ size that ``work_size`` tells.
 cdef extern from "_softmax_types.h" namespace "sklseq" nogil:
     const int LANES
     const int GROUP
+    const int CHUNK
+    const int BLOCKS
     cdef cppclass Words:
         Py_ssize_t V
         int d
@@ -92,7 +94,8 @@ def work_size(int d, int n_nodes=0, Py_ssize_t n_particles=0):
     sites = 2 * (d + 1) * lanes + dd + 2 * GROUP * dd
     matched = 12 * dd + 8 * d + d * lanes + padded * (2 * d + 1)
     particles = n_particles * (d + 1) + d * lanes
-    return max(sites, matched, particles) + 8  # to begin at a cache line
+    slopes = BLOCKS * (d + 2) * lanes + CHUNK * (d + 1) * 8 + dd
+    return max(sites, matched, particles, slopes) + 8  # to begin at a cache line
 
 
 cdef Words _words(const double[:, ::1] B, const double[::1] b) noexcept:

@@ -14,6 +14,7 @@ typedef std::ptrdiff_t Index;
 constexpr int LANES = 16;  // states side by side
 constexpr int CHUNK = 32;  // words at a time
 constexpr int GROUP = 64;  // steps at a time
+constexpr int BLOCKS = 32; // of lanes at a time, in sums over states
 
 // A softmax over words: logits B s + b.
 struct Words {

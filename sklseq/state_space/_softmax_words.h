@@ -130,40 +130,51 @@ inline void words_at(const Words& w, const double* x, double* lse, double* mean)
     }
 }
 
-// Adds sum_l weight_l p_v(l) (x_l, 1) to slope (V, d + 1), for lanes whose lse is known; lse and
-// weight are aligned like x.
+// Adds sum over blocks and lanes of weight p_v (x, 1) to slope (V, d + 1).  A block holds x (d, LANES),
+// lse (LANES,), weight (LANES,), one behind the other, aligned.  Sums stay in packs over all blocks;
+// sums (CHUNK, d + 1, width) is scratch.
 template <int D>
-inline void add_slopes_at(const Words& w, const double* x_in, const double* lse_in,
-                          const double* weight_in, double* slope) {
+inline void add_slopes_at(const Words& w, int n_blocks, const double* blocks, double* sums_out,
+                          double* slope) {
     const int d = D ? D : w.d;
-    const Pack* x = reinterpret_cast<const Pack*>(x_in);
-    const Pack* lse = reinterpret_cast<const Pack*>(lse_in);
-    const Pack* weight = reinterpret_cast<const Pack*>(weight_in);
+    Pack* sums = reinterpret_cast<Pack*>(sums_out);
+    const Pack* all = reinterpret_cast<const Pack*>(blocks);
+    const Pack zero = all[0] * 0.0;
     Pack e[PACKS];
-    for (Index v = 0; v < w.V; ++v) {
-        logits<D>(w, v, x, e);
-        for (int q = 0; q < PACKS; ++q) e[q] = weight[q] * pack_exp(e[q] - lse[q]);
-        double* out = slope + v * (d + 1);
-        for (int i = 0; i <= d; ++i) {
-            Pack sum = x[0] * 0.0;
-            for (int q = 0; q < PACKS; ++q) sum = sum + (i < d ? e[q] * x[i * PACKS + q] : e[q]);
-            double part[SKLSEQ_WIDTH];
-            std::memcpy(part, &sum, sizeof part);
-            double total = 0.0;
+    for (Index first = 0; first < w.V; first += CHUNK) {
+        const int count = static_cast<int>(w.V - first < CHUNK ? w.V - first : CHUNK);
+        for (int j = 0; j < count * (d + 1); ++j) sums[j] = zero;
+        for (int block = 0; block < n_blocks; ++block) {
+            const Pack* x = all + block * (d + 2) * PACKS;
+            const Pack* lse = x + d * PACKS;
+            const Pack* weight = lse + PACKS;
+            for (int v = 0; v < count; ++v) {
+                logits<D>(w, first + v, x, e);
+                for (int q = 0; q < PACKS; ++q) e[q] = weight[q] * pack_exp(e[q] - lse[q]);
+                Pack* sum = sums + v * (d + 1);
+                for (int q = 0; q < PACKS; ++q) {
+                    for (int i = 0; i < d; ++i) sum[i] = sum[i] + e[q] * x[i * PACKS + q];
+                    sum[d] = sum[d] + e[q];
+                }
+            }
+        }
+        for (int j = 0; j < count * (d + 1); ++j) {
+            double part[SKLSEQ_WIDTH], total = 0.0;
+            std::memcpy(part, &sums[j], sizeof part);
             for (int l = 0; l < SKLSEQ_WIDTH; ++l) total += part[l];
-            out[i] += total;
+            slope[first * (d + 1) + j] += total;
         }
     }
 }
 
-inline void add_slopes(const Words& w, const double* x, const double* lse, const double* weight,
+inline void add_slopes(const Words& w, int n_blocks, const double* blocks, double* sums,
                        double* slope) {
     switch (w.d) {
-        case 1: return add_slopes_at<1>(w, x, lse, weight, slope);
-        case 2: return add_slopes_at<2>(w, x, lse, weight, slope);
-        case 3: return add_slopes_at<3>(w, x, lse, weight, slope);
-        case 4: return add_slopes_at<4>(w, x, lse, weight, slope);
-        case 5: return add_slopes_at<5>(w, x, lse, weight, slope);
-        default: return add_slopes_at<0>(w, x, lse, weight, slope);
+        case 1: return add_slopes_at<1>(w, n_blocks, blocks, sums, slope);
+        case 2: return add_slopes_at<2>(w, n_blocks, blocks, sums, slope);
+        case 3: return add_slopes_at<3>(w, n_blocks, blocks, sums, slope);
+        case 4: return add_slopes_at<4>(w, n_blocks, blocks, sums, slope);
+        case 5: return add_slopes_at<5>(w, n_blocks, blocks, sums, slope);
+        default: return add_slopes_at<0>(w, n_blocks, blocks, sums, slope);
     }
 }
