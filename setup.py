@@ -45,6 +45,10 @@ DIRECTIVES = {
 class BuildExtension(build_ext):
     """build_ext that picks flags by compiler and says in words what a failed build lacks."""
 
+    def finalize_options(self):
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+
     def build_extensions(self):
         msvc = self.compiler.compiler_type == "msvc"
         for extension in self.extensions:
@@ -77,7 +81,8 @@ def extensions():
     result = []
     for path in sorted(Path("sklseq").rglob("*.pyx")):
         name = ".".join(path.with_suffix("").parts)
-        headers = [str(header) for header in sorted(path.parent.glob("*.h"))]
+        shared = Path("sklseq").glob("*.h")
+        headers = sorted({str(header) for header in (*shared, *path.parent.glob("*.h"))})
         result.append(
             Extension(name, [str(path)], depends=headers, define_macros=macros,
                       include_dirs=[str(path.parent)])

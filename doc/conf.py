@@ -1,6 +1,7 @@
 """Sphinx configuration: ``make -C doc html`` builds everything, offline, warnings are errors."""
 
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -36,16 +37,9 @@ autodoc_typehints = "none"  # numpydoc says it in words
 autodoc_default_options = {
     "members": True,
     "inherited-members": True,
-    "exclude-members": ",".join(
-        ["get_params", "set_params", "get_metadata_routing", "set_output"]
-        + [
-            f"set_{method}_request"
-            for method in (
-                "fit partial_fit predict predict_proba predict_log_proba decision_function score "
-                "transform inverse_transform"
-            ).split()
-        ]
-    ),
+    "exclude-members": "get_params, set_params, get_metadata_routing, set_output, "
+    "set_fit_request, set_partial_fit_request, set_predict_request, set_predict_proba_request, "
+    "set_score_request, set_transform_request, set_inverse_transform_request",
 }
 numpydoc_show_class_members = False  # the members stand below, in full
 numpydoc_validation_checks = set()  # tests/test_docstrings.py does it, without Sphinx
@@ -69,6 +63,7 @@ html_title = "sklseq"
 html_static_path = ["_static"]
 html_css_files = ["sklseq.css"]
 html_show_sourcelink = False
+toc_object_entries_show_parents = "hide"
 html_theme_options = {
     "navigation_with_keys": False,
     "show_prev_next": False,
@@ -76,9 +71,25 @@ html_theme_options = {
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": [],
-    "header_links_before_dropdown": 8,
+    "header_links_before_dropdown": 6,
+    "navbar_align": "left",
 }
 html_sidebars = {"index": [], "install": [], "whats_new": []}
+
+# reStructuredText takes n_iter_ in "ndarray of shape (n_iter_ + 1,)" for a link
+_FITTED = re.compile(r"(?<![\w`])([A-Za-z]\w*)_(?=[\s,+)])")
+
+
+def _escape_fitted_names(app, what, name, obj, options, lines):
+    for i, line in enumerate(lines):
+        head, colon, kind = line.partition(" : ")
+        if colon:
+            lines[i] = head + colon + _FITTED.sub(r"\1\_", kind)
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", _escape_fitted_names, priority=100)
+
 
 # An example that warns is an example that teaches a fault.
 warnings.filterwarnings("error", category=UserWarning, module="sklseq")

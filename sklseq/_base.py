@@ -18,11 +18,17 @@ from sklearn.base import (
 )
 from sklearn.utils.validation import check_is_fitted
 
+from sklseq._documentation import DocumentationLink
 from sklseq._sequences import Sequences, check_sequences, limit_threads
 
 
 class BaseSequenceModel(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator, ABC
+    DocumentationLink,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    DensityMixin,
+    BaseEstimator,
+    ABC,
 ):
     """A probability model of sequences, fitted and asked step by step.
 
@@ -133,12 +139,14 @@ class BaseSequenceModel(
             if sample_weight is None:
                 return float(self._sequence_scores(sequences).sum() / sequences.n_steps)
             weights = np.asarray(sample_weight, dtype=float)
-            if weights.shape != (sequences.n_samples,) or not np.all(weights >= 0):
+            if weights.shape != (sequences.n_samples,):
                 raise ValueError(
-                    f"sample_weight must be {sequences.n_samples} non-negative numbers, one for "
-                    f"each {'step' if sequences.form == 'flat' else 'sequence'} of X, got shape "
+                    f"sample_weight must be {sequences.n_samples} numbers, one for each "
+                    f"{'step' if sequences.form == 'flat' else 'sequence'} of X, got shape "
                     f"{weights.shape}."
                 )
+            if not np.all(weights >= 0):
+                raise ValueError(f"sample_weight must not be negative, got {weights.min()}.")
             if not weights.any():
                 raise ValueError("sample_weight must not be zero everywhere.")
             if sequences.form == "flat":

@@ -44,14 +44,22 @@ class GaussianMoments(NamedTuple):
 
 def column_mean(X: np.ndarray) -> np.ndarray:
     """Mean of each column over its observed entries; 0 for a column without any."""
-    observed = ~np.isnan(X)
-    return np.where(observed, X, 0.0).sum(axis=0) / np.maximum(observed.sum(axis=0), 1)
+    return _column_moments(X, np.zeros(X.shape[1]))[0]
+
+
+def _column_moments(X, centre) -> tuple[np.ndarray, np.ndarray]:
+    """Means of x - centre and of its square, over the observed entries of each column."""
+    sums = [np.zeros((1, X.shape[1])) for _ in range(3)]
+    moments_diag(np.ascontiguousarray(X, dtype=float), np.ones((len(X), 1)), centre[None], *sums)
+    n_observed = np.maximum(sums[0][0], 1)
+    return sums[1][0] / n_observed, sums[2][0] / n_observed
 
 
 def column_scale(X: np.ndarray) -> np.ndarray:
     """Standard deviation of each column over its observed entries; 1 for a constant column."""
     mean = column_mean(X)
-    scale = np.sqrt(column_mean((X - mean) ** 2))
+    shift, square = _column_moments(X, mean)
+    scale = np.sqrt(np.maximum(square - shift**2, 0.0))  # shift: what rounding left in the mean
     # a constant column at a large offset has a scale of pure rounding
     rounding = 4 * np.finfo(float).eps * np.abs(mean)
     return np.where(scale > rounding, scale, 1.0)
@@ -85,8 +93,8 @@ class CovarianceType(ABC):
     def shape(self, n_components: int, n_features: int) -> tuple: ...
 
     @abstractmethod
-    def log_density(self, X, means, covars) -> np.ndarray:
-        """log N(x_n | mean_k, C_k) over the observed entries, (N, K); 0 for a missing row."""
+    def log_density(self, X, means, covars, out) -> None:
+        """OUT out (N, K): log N(x_n | mean_k, C_k) over the observed entries; 0: missing row."""
 
     @abstractmethod
     def moments(self, X, posteriors, means, covars) -> GaussianMoments:
@@ -135,8 +143,8 @@ class Diag(CovarianceType):
     def shape(self, n_components, n_features):
         return (n_components, n_features)
 
-    def log_density(self, X, means, covars):
-        return _log_density_diag(X, means, covars)
+    def log_density(self, X, means, covars, out):
+        log_density_diag(X, means, 1.0 / covars, out)
 
     def moments(self, X, posteriors, means, covars):
         return _moments_diag(X, posteriors, means)
@@ -165,8 +173,8 @@ class Spherical(CovarianceType):
     def shape(self, n_components, n_features):
         return (n_components,)
 
-    def log_density(self, X, means, covars):
-        return _log_density_diag(X, means, np.repeat(covars[:, None], X.shape[1], axis=1))
+    def log_density(self, X, means, covars, out):
+        log_density_diag(X, means, np.repeat(1.0 / covars[:, None], X.shape[1], axis=1), out)
 
     def moments(self, X, posteriors, means, covars):
         weights, first, second = _moments_diag(X, posteriors, means)
@@ -196,8 +204,8 @@ class Full(CovarianceType):
     def shape(self, n_components, n_features):
         return (n_components, n_features, n_features)
 
-    def log_density(self, X, means, covars):
-        return _log_density_full(X, means, covars)
+    def log_density(self, X, means, covars, out):
+        _log_density_full(X, means, covars, out)
 
     def moments(self, X, posteriors, means, covars):
         return _moments_full(X, posteriors, means, covars)
@@ -229,8 +237,8 @@ class Tied(CovarianceType):
     def shape(self, n_components, n_features):
         return (n_features, n_features)
 
-    def log_density(self, X, means, covars):
-        return _log_density_full(X, means, self.to_full(covars, len(covars), len(means)))
+    def log_density(self, X, means, covars, out):
+        _log_density_full(X, means, self.to_full(covars, len(covars), len(means)), out)
 
     def moments(self, X, posteriors, means, covars):
         full = self.to_full(covars, len(covars), len(means))
@@ -267,12 +275,6 @@ COVARIANCES: dict[str, CovarianceType] = {
 # Uncorrelated columns
 
 
-def _log_density_diag(X, means, variances):
-    log_density = np.empty((len(X), len(means)))
-    log_density_diag(X, means, 1.0 / variances, log_density)
-    return log_density
-
-
 def _moments_diag(X, posteriors, means):
     result = GaussianMoments(*(np.zeros(means.shape) for _ in range(3)))
     moments_diag(X, posteriors, means, *result)
@@ -285,9 +287,9 @@ def _moments_diag(X, posteriors, means):
 
 def _patterns(X):
     """(observed columns, rows) of each pattern of missing entries, all-missing rows left out."""
-    missing = np.isnan(X)
-    if not missing.any():
+    if not np.isnan(np.min(X)):  # NaN passes through min
         return [(np.ones(X.shape[1], dtype=bool), slice(None))]
+    missing = np.isnan(X)
     masks, which = np.unique(missing, axis=0, return_inverse=True)
     which = which.reshape(-1)
     return [
@@ -295,16 +297,19 @@ def _patterns(X):
     ]
 
 
-def _log_density_full(X, means, covars):
-    log_density = np.zeros((len(X), len(means)))
-    for observed, rows in _patterns(X):
+def _log_density_full(X, means, covars, out):
+    patterns = _patterns(X)
+    if patterns and patterns[0][0].all() and isinstance(patterns[0][1], slice):
+        log_density_full(X, means, np.linalg.inv(np.linalg.cholesky(covars)), out)
+        return
+    out[:] = 0
+    for observed, rows in patterns:
         block = np.ascontiguousarray(X[rows][:, observed])
         sub_means = np.ascontiguousarray(means[:, observed])
         factors = np.linalg.cholesky(covars[:, observed][:, :, observed])
         part = np.empty((len(block), len(means)))
         log_density_full(block, sub_means, np.linalg.inv(factors), part)
-        log_density[rows] = part
-    return log_density
+        out[rows] = part
 
 
 def _moments_full(X, posteriors, means, covars):

@@ -1,68 +1,34 @@
-/* Weighted sums over a block of rows, column by column, in eight independent lanes.
- *
- * Eight partial sums let the compiler use vector registers without reordering a sum, which
- * -ffast-math would need; the lane a row falls into depends on its place in the block alone.
- */
+/* Weighted moments of all rows by the widest kernel. */
 #ifndef SKLSEQ_GAUSSIAN_MOMENTS_H
 #define SKLSEQ_GAUSSIAN_MOMENTS_H
 
-#include <stddef.h>
+#include "_portable.h"
 
-#define MOMENT_LANES 8
-#define MOMENT_BLOCK 128 /* rows; a multiple of MOMENT_LANES */
+typedef struct {
+    int width;
+    void (*all_moments)(ptrdiff_t N, ptrdiff_t K, ptrdiff_t D, const double *X,
+                        const double *posteriors, const double *means, double *weights,
+                        double *first, double *second, ptrdiff_t steps, double *space);
+} moments_kernel;
+typedef moments_kernel kernel_choice;
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__GLIBC__) \
-    && !defined(SKLSEQ_PORTABLE)
-#define MOMENT_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define MOMENT_CLONES
-#endif
+#define KERNELS "_gaussian_moments_kernel.h"
+#include "_dispatch.h"
 
-static double moment_total(const double *lanes)
+/* Sums are added to weights (NULL: full covariances), first and second.  -1: no memory. */
+static int gaussian_moments(ptrdiff_t N, ptrdiff_t K, ptrdiff_t D, const double *X,
+                            const double *posteriors, const double *means, double *weights,
+                            double *first, double *second)
 {
-    double total = 0.0;
-    for (int l = 0; l < MOMENT_LANES; l++)
-        total += lanes[l];
-    return total;
-}
-
-/* first += sum g (x - mean), second += sum g (x - mean)^2 */
-MOMENT_CLONES static void moment_sums(const double *g, const double *x, double mean,
-                                      double *first, double *second)
-{
-    double a[MOMENT_LANES] = {0.0}, b[MOMENT_LANES] = {0.0};
-    for (ptrdiff_t i = 0; i < MOMENT_BLOCK; i += MOMENT_LANES)
-        for (int l = 0; l < MOMENT_LANES; l++) {
-            double z = x[i + l] - mean, gz = g[i + l] * z;
-            a[l] += gz;
-            b[l] += gz * z;
-        }
-    *first += moment_total(a);
-    *second += moment_total(b);
-}
-
-/* out += sum a b */
-MOMENT_CLONES static void moment_dot(const double *a, const double *b, double *out)
-{
-    double sum[MOMENT_LANES] = {0.0};
-    for (ptrdiff_t i = 0; i < MOMENT_BLOCK; i += MOMENT_LANES)
-        for (int l = 0; l < MOMENT_LANES; l++)
-            sum[l] += a[i + l] * b[i + l];
-    *out += moment_total(sum);
-}
-
-/* z = x - mean, gz = g z, first += sum gz */
-MOMENT_CLONES static void moment_centre(const double *g, const double *x, double mean,
-                                        double *z, double *gz, double *first)
-{
-    double a[MOMENT_LANES] = {0.0};
-    for (ptrdiff_t i = 0; i < MOMENT_BLOCK; i += MOMENT_LANES)
-        for (int l = 0; l < MOMENT_LANES; l++) {
-            z[i + l] = x[i + l] - mean;
-            gz[i + l] = g[i + l] * z[i + l];
-            a[l] += gz[i + l];
-        }
-    *first += moment_total(a);
+    const moments_kernel *kernel = choose_kernels();
+    ptrdiff_t steps = 4096 / (K + 3 * D) / 8 * 8; /* a block of about 256 kB */
+    steps = steps < 8 ? 8 : steps > 64 ? 64 : steps;
+    void *space = malloc((steps * (3 * D + K) * kernel->width + 8) * sizeof(double));
+    if (space == NULL) return -1;
+    double *aligned = (double *)(((uintptr_t)space + 63) & ~(uintptr_t)63);
+    kernel->all_moments(N, K, D, X, posteriors, means, weights, first, second, steps, aligned);
+    free(space);
+    return 0;
 }
 
 #endif

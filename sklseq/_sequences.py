@@ -408,17 +408,20 @@ def map_shards(
     """
     if sequences.n_steps <= SHARD_STEPS or sequences.n_sequences == 1:
         return [function(sequences.X, sequences.offsets, *sequences.aligned)]
-    shards = list(iterate_shards(sequences))
+    calls = [(X, offsets, *aligned) for X, offsets, _, aligned in iterate_shards(sequences)]
+    return run_calls(function, calls, n_jobs)
+
+
+def run_calls(function: Callable[..., Any], calls: list[tuple], n_jobs: int | None) -> list:
+    """``function(*call)`` of each call, in order, where `map_shards` says."""
     backend, _ = get_active_backend(prefer="threads")
     if not isinstance(backend, ThreadingBackend | SequentialBackend):
-        return joblib.Parallel(n_jobs=n_jobs)(
-            joblib.delayed(function)(X, offsets, *aligned) for X, offsets, _, aligned in shards
-        )
-    n_threads = min(joblib.effective_n_jobs(n_jobs), len(shards))
-    if n_threads == 1:
-        return [function(X, offsets, *aligned) for X, offsets, _, aligned in shards]
+        return joblib.Parallel(n_jobs=n_jobs)(joblib.delayed(function)(*call) for call in calls)
+    n_threads = min(joblib.effective_n_jobs(n_jobs), len(calls))
+    if n_threads <= 1:
+        return [function(*call) for call in calls]
     with ThreadPoolExecutor(n_threads) as pool:
-        futures = [pool.submit(function, X, offsets, *aligned) for X, offsets, _, aligned in shards]
+        futures = [pool.submit(function, *call) for call in calls]
         return [future.result() for future in futures]
 
 

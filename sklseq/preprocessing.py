@@ -10,6 +10,7 @@ from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from sklseq._documentation import DocumentationLink
 from sklseq._sequences import (
     check_items,
     concatenate,
@@ -112,7 +113,7 @@ def _inner_has(method: str):
     return available_if(lambda self: hasattr(self.transformer, method))
 
 
-class Stepwise(MetaEstimatorMixin, TransformerMixin, BaseEstimator):
+class Stepwise(DocumentationLink, MetaEstimatorMixin, TransformerMixin, BaseEstimator):
     """Run a row-wise transformer on a collection of sequences.
 
     The sequences are joined, transformed as rows, and cut again; a flat 2-D X passes through.  It

@@ -55,6 +55,14 @@ def check_estimator(estimator, **kwargs):
     -------
     list of dict
         What scikit-learn's function returns.
+
+    Examples
+    --------
+    >>> from sklseq import GaussianHMM
+    >>> from sklseq.utils import check_estimator
+    >>> results = check_estimator(GaussianHMM(), on_skip=None)
+    >>> [result["check_name"] for result in results if result["status"] == "failed"]
+    []
     """
     kwargs.setdefault("expected_failed_checks", expected_failed_checks(estimator))
     return estimator_checks.check_estimator(estimator, **kwargs)

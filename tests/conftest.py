@@ -11,6 +11,12 @@ from references import FAMILIES
 
 import sklseq
 
+
+def pytest_configure(config):
+    # here and not in pyproject.toml, which an installed package is tested without
+    config.addinivalue_line("markers", "examples: runs the gallery, a minute or two")
+
+
 settings.register_profile(
     "sklseq",
     derandomize=True,
@@ -19,6 +25,12 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("sklseq")
+
+
+
+def pytest_report_header():
+    return f"sklseq {sklseq.__version__} from {Path(sklseq.__file__).parent}"
+
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

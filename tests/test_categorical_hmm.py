@@ -56,6 +56,29 @@ def test_n_categories_makes_room(rng):
         CategoricalHMM(2, n_categories=[3, 3, 3]).fit(X)
 
 
+def test_a_start_with_more_categories_than_the_data_makes_room_too(rng):
+    X = rng.integers(0, 2, (40, 1))  # code 2 never comes
+    table = np.array([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
+    model = CategoricalHMM(2, emissionprob_init=table, random_state=0).fit(X)
+    assert model.emissionprob_.shape == (2, 3)
+    with pytest.raises(ValueError, match="emissionprob_init"):
+        CategoricalHMM(2, emissionprob_init=table).fit(X + 2)
+    with pytest.raises(ValueError, match="emissionprob_init"):
+        CategoricalHMM(2, emissionprob_init=table, n_categories=2).fit(X)
+
+
+def test_warm_start_on_data_with_other_codes(rng):
+    X = rng.integers(0, 3, (60, 1))
+    model = CategoricalHMM(2, random_state=0, warm_start=True, max_iter=3).fit(X)
+    model.fit(np.minimum(X, 1))  # code 2 does not come this time
+    assert model.emissionprob_.shape == (2, 3)
+    model.predict(np.minimum(X, 1))
+    before = model.emissionprob_.copy()
+    with pytest.raises(ValueError, match="categor"):
+        model.fit(X + 1)
+    np.testing.assert_array_equal(model.emissionprob_, before)
+
+
 def test_no_pseudo_count_is_maximum_likelihood(rng):
     X = rng.integers(0, 3, (90, 1))
     model = CategoricalHMM(1).fit(X)

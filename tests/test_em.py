@@ -1,12 +1,15 @@
 """EM: monotone, equal to the oracle's M-steps, and honest about how it ended."""
 
+import re
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from conftest import estimator_class, fitted_parameters
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from joblib import parallel_config
 from references import (
     FAMILIES,
     categorical_m_step,
@@ -17,7 +20,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 from sklseq import CategoricalHMM, GaussianHMM, PoissonHMM
-from sklseq.datasets import load_earthquakes
+from sklseq._em import run_em
+from sklseq._sequences import Sequences
+from sklseq.datasets import load_earthquakes, load_seizures
 
 
 def quietly(model, X, **params):
@@ -78,8 +83,10 @@ def test_em_iterates_equal_the_oracle(family, rng, started, n_iter, missing):
     n_features=st.integers(1, 3),
     lengths=st.lists(st.integers(1, 20), min_size=1, max_size=5),
     missing=st.sampled_from([0.0, 0.3]),
+    initial_state=st.sampled_from(["learn", "stationary"]),
 )
-def test_em_never_falls(family, seed, n_states, n_features, lengths, missing):
+@settings(max_examples=60)
+def test_em_never_falls(family, seed, n_states, n_features, lengths, missing, initial_state):
     rng = np.random.default_rng(seed)
     truth = family.random_parameters(rng, n_states, n_features)
     sequences = [family.sample(rng, n, truth) for n in lengths]
@@ -88,8 +95,11 @@ def test_em_never_falls(family, seed, n_states, n_features, lengths, missing):
     if np.isnan(np.concatenate(sequences)).all(axis=0).any():
         sequences[0][0] = 1.0  # a column with nothing observed is not what this test is about
     start = family.random_parameters(rng, n_states, n_features)
+    if initial_state == "stationary":
+        del start["startprob"]
     model = estimator_class(family)(
         n_states,
+        initial_state=initial_state,
         **{f"{name}_init": value for name, value in start.items()},
         **family.estimator_parameters,
         max_iter=30,
@@ -193,11 +203,27 @@ def test_stationary_start_one_m_step(rng):
     assert np.all(np.diff(long_run.objectives_) >= -1e-10)
 
 
+def test_stationary_start_with_many_short_sequences():
+    """59 starts against 177 transitions: the start's term is no small correction here."""
+    sequences = load_seizures().sequences
+    model = PoissonHMM(5, initial_state="stationary", random_state=0).fit(sequences)
+    assert model.converged_
+    np.testing.assert_allclose(model.startprob_ @ model.transmat_, model.startprob_, atol=1e-10)
+    assert np.all(np.diff(model.objectives_) >= -1e-12)
+    free = PoissonHMM(5, random_state=0, n_init=10).fit(sequences)
+    assert model.score(sequences) < free.score(sequences)
+    assert model.score(sequences) > free.score(sequences) - 0.1
+
+
 def test_stationary_needs_one_stationary_distribution():
     model = PoissonHMM(
         2, transmat_init=np.eye(2), rates_init=[[1.0], [5.0]], initial_state="stationary"
     )
     with pytest.raises(ValueError, match="stationary"):
+        model.fit(load_earthquakes().data)
+    # a start of its own would be ignored in silence
+    model = PoissonHMM(2, startprob_init=[0.5, 0.5], initial_state="stationary")
+    with pytest.raises(ValueError, match="startprob_init"):
         model.fit(load_earthquakes().data)
 
 
@@ -265,6 +291,20 @@ def test_n_jobs_changes_no_bit_of_a_fit(rng):
             np.testing.assert_array_equal(getattr(model, name), getattr(models[0], name))
 
 
+@pytest.mark.parametrize("backend", ["threading", "loky"])
+def test_the_backend_of_joblib_changes_no_bit(rng, backend):
+    """Where the user has chosen a backend the shards go there."""
+    sequences = [rng.normal(size=(9000, 2)) + i for i in range(4)]
+    params = {"n_jobs": 2, "max_iter": 2, "n_init": 1, "random_state": 0}
+    here = quietly(GaussianHMM(2, **params), sequences)
+    with parallel_config(backend):
+        there = quietly(GaussianHMM(2, **params), sequences)
+        score = there.score(sequences)
+    np.testing.assert_array_equal(there.means_, here.means_)
+    np.testing.assert_array_equal(there.log_likelihoods_, here.log_likelihoods_)
+    assert score == here.score(sequences)
+
+
 def test_order_of_sequences_does_not_matter(family, rng, started):
     sequences = ragged(family, rng)
     start = family.random_parameters(rng, 3, 2)
@@ -316,6 +356,10 @@ def test_verbose_prints_one_line_an_iteration(rng, capsys):
     quietly(GaussianHMM(2, max_iter=4, tol=0.0, verbose=1, **start), X)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
     assert len(lines) >= 4
+    for number, line in enumerate(lines[:4], start=1):
+        assert f"iteration {number}" in line
+        assert re.search(r"gain \S+", line)
+        assert re.search(r"[\d.e+-]+ s\b", line), "the time it took"
 
 
 # --- Constraints ---------------------------------------------------------------------------------
@@ -511,3 +555,88 @@ def test_alpha_is_a_pseudo_count_and_part_of_the_objective(rng):
     n_steps = sum(map(len, sequences))
     prior = alpha * np.log(model.emissionprob_).sum() / n_steps
     assert model.objectives_[-1] - model.log_likelihoods_[-1] == pytest.approx(prior, rel=1e-9)
+
+
+# --- The loop itself, on models that do what they are told ---------------------------------------
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """A model whose log-likelihoods are written down; its statistics are the place in them."""
+
+    script: tuple
+    place: int = 0
+
+    def e_step(self, X, offsets):
+        value = self.script[self.place]
+        if isinstance(value, type):
+            raise value
+        return (np.array(self.place),), value * len(X)
+
+    def m_step(self, statistics):
+        return Scripted(self.script, int(statistics[0]) + 1)
+
+    def log_prior(self):
+        return 0.0
+
+    def why_impossible(self, sequences):
+        return "sequence 0 has probability zero"
+
+
+def scripted(*scripts, max_iter=50, tol=1e-6):
+    sequences = Sequences(np.zeros((10, 1)), np.array([0, 10]))
+    return run_em([Scripted(script) for script in scripts], sequences, max_iter=max_iter, tol=tol)
+
+
+def test_an_objective_that_falls_is_reported_as_a_bug_and_not_kept():
+    with pytest.warns(ConvergenceWarning, match="fell") as record:
+        result = scripted((-3.0, -2.0, -2.5, -1.0))
+    assert len(record) == 1
+    assert "bug" in str(record[0].message)
+    assert result.objectives == [-3.0, -2.0]
+    assert result.model.place == 1
+    assert not result.converged
+
+
+def test_rounding_is_no_fall():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = scripted((-3.0, -2.0, -2.0 - 1e-13, -1.0))
+    assert result.converged
+    assert result.n_iter == 2
+
+
+def test_the_three_endings_have_three_texts():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert scripted((-3.0, -2.0, -2.0 + 1e-9)).converged
+    with pytest.warns(ConvergenceWarning, match="max_iter=2") as reached:
+        assert not scripted((-3.0, -2.0, -1.0, -0.5), max_iter=2).converged
+    with pytest.warns(ConvergenceWarning, match="fell"):
+        assert not scripted((-3.0, -2.0, -2.5)).converged
+    assert "fell" not in str(reached[0].message)
+
+
+def test_the_start_that_is_ahead_after_ten_iterations_is_finished():
+    slow = tuple(np.linspace(-9.0, -8.0, 60))
+    fast = tuple(np.linspace(-10.0, -1.0, 60))
+    with pytest.warns(ConvergenceWarning, match="max_iter=20"):
+        result = scripted(slow, fast, max_iter=20)
+    np.testing.assert_allclose(result.objectives, fast[:21])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = scripted(slow, (-5.0,) * 60, max_iter=20)
+    assert result.converged
+    assert result.objectives == [-5.0, -5.0]
+
+
+def test_an_interrupted_fit_keeps_the_best_so_far():
+    with pytest.warns(ConvergenceWarning, match="interrupted"):
+        result = scripted((-3.0, -2.0, KeyboardInterrupt))
+    assert result.objectives == [-3.0, -2.0]
+    assert not result.converged
+
+
+def test_an_impossible_start_is_an_error_that_says_why():
+    with pytest.raises(ValueError, match="sequence 0 has probability zero"):
+        scripted((-np.inf,))

@@ -146,6 +146,13 @@ def test_bad_covariances_are_named():
             GaussianHMM.from_parameters(covars=covars, covariance_type="full", **good)
 
 
+def test_covariance_type_changed_after_fit_is_named(rng):
+    X = rng.normal(size=(40, 2))
+    model = GaussianHMM(2, random_state=0).fit(X).set_params(covariance_type="full")
+    with pytest.raises(ValueError, match="covariance_type"):
+        model.predict(X)
+
+
 def test_sixty_columns(rng):
     """Wide data, full covariances: against the oracle."""
     means = rng.normal(size=(2, 60))
@@ -162,6 +169,17 @@ def test_sixty_columns(rng):
     )
     assert model.score_samples(X).sum() == pytest.approx(expected.log_likelihood, rel=1e-11)
     np.testing.assert_allclose(model.predict_proba(X), expected.posteriors, atol=1e-9)
+
+
+def test_warm_start_needs_the_same_columns_and_states(rng):
+    model = GaussianHMM(2, random_state=0, warm_start=True).fit(rng.normal(size=(40, 2)))
+    with pytest.raises(ValueError, match="3 features"):
+        model.fit(rng.normal(size=(40, 3)))
+    with pytest.raises(ValueError, match="warm_start"):
+        model.set_params(n_components=3).fit(rng.normal(size=(40, 2)))
+    assert model.means_.shape == (2, 2)
+    with pytest.raises(ValueError, match="warm_start"):
+        model.set_params(n_components=2, covariance_type="full").fit(rng.normal(size=(40, 2)))
 
 
 def test_no_warning_where_all_is_well(rng):

@@ -133,8 +133,9 @@ class BaseHMM(BaseSequenceModel):
         speech recognition", Proc. IEEE 77(2), sec. III.
         """
         self._check_parameters()
+        warm = self.warm_start and hasattr(self, "startprob_")  # goes on: the same columns, codes
         with self._unchanged_on_error():
-            sequences = self._check_X(X, groups, lengths, y=y, reset=True)
+            sequences = self._check_X(X, groups, lengths, y=y, reset=not warm)
             result = run_em(
                 self._starts(sequences),
                 sequences,
@@ -156,7 +157,7 @@ class BaseHMM(BaseSequenceModel):
         self.log_likelihood_ = result.log_likelihoods[-1]
         self.final_stateprob_ = None
         if sequences.n_sequences == 1:
-            self.final_stateprob_ = result.model.log_likelihoods(*sequences[:2])[1][0]
+            self.final_stateprob_ = result.statistics.ends  # smoothed is filtered at the end
         starved = starved_states(result.statistics)
         if len(starved):
             warnings.warn(
@@ -171,6 +172,11 @@ class BaseHMM(BaseSequenceModel):
         check_em_parameters(self)
         check_choice(self, "initial_state", ("learn", "stationary"))
         check_choice(self, "algorithm", ("viterbi", "map"))
+        if self.initial_state == "stationary" and self.startprob_init is not None:
+            raise ValueError(
+                "initial_state='stationary' takes the start distribution from transmat, so "
+                f"startprob_init must be None, got {self.startprob_init!r}."
+            )
 
     def _shapes(self) -> dict[str, tuple | None]:
         n_states = self.n_components
@@ -204,13 +210,14 @@ class BaseHMM(BaseSequenceModel):
         return all(getattr(self, f"{name}_init") is not None for name in names)
 
     def _warm_model(self) -> HMM:
-        model = self._model()
-        if model.n_components != self.n_components:
-            raise ValueError(
-                f"warm_start goes on from {model.n_components} states, but n_components is "
-                f"{self.n_components}."
-            )
-        return model
+        for name, shape in self._shapes().items():
+            fitted = np.shape(getattr(self, f"{name}_")) if shape is not None else None
+            if fitted != shape:
+                raise ValueError(
+                    f"warm_start goes on from {name}_ of shape {fitted}, but the parameters now "
+                    f"ask for {shape}."
+                )
+        return self._model()
 
     def _start(self, sequences: Sequences, seed: int, *, kmeans: bool) -> HMM:
         random_state = np.random.RandomState(seed)

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy import sparse
 from sklearn.utils.validation import check_is_fitted
 
 from sklseq._sequences import Sequences
 from sklseq._validation import check_probabilities, check_real
 from sklseq.hmm._base import BaseHMM
 from sklseq.hmm._chain import Emission, estimate_rows, n_free_in_rows
+from sklseq.hmm._lookup import add_by_code, add_looked_up
 
 MISSING = -1  # the code of a missing entry
 
@@ -25,28 +25,21 @@ class CategoricalEmission(Emission):
     alpha: float = 0.0
     held: Mapping[str, np.ndarray] = field(default_factory=dict)
 
-    def log_prob(self, X):
-        log_prob = 0.0
-        for table, codes in zip(self.tables, X.T):
+    def log_prob(self, X, out):
+        for column, table in enumerate(self.tables):
+            # a missing code is looked up in the row after the last category, and says nothing
+            log_table = np.zeros((table.shape[1] + 1, len(table)))
             with np.errstate(divide="ignore"):
-                log_table = np.log(table.T)
-            # the row after the last category, which is also row MISSING = -1, says nothing
-            log_table = np.vstack([log_table, np.zeros(len(table))])
-            log_prob = log_prob + log_table[codes]
-        return log_prob
+                np.log(table.T, out=log_table[:-1])
+            add_looked_up(X, column, log_table, out)
 
     def statistics(self, X, posteriors) -> tuple[np.ndarray, ...]:
         """Expected counts (K, V_d) of each column."""
-        n_steps = len(X)
         counts = []
-        for table, codes in zip(self.tables, X.T):
-            n_categories = table.shape[1]
-            columns = np.where(codes == MISSING, n_categories, codes)
-            one_hot = sparse.csr_array(
-                (np.ones(n_steps), columns, np.arange(n_steps + 1)),
-                shape=(n_steps, n_categories + 1),
-            )
-            counts.append(np.ascontiguousarray((one_hot.T @ posteriors)[:n_categories].T))
+        for column, table in enumerate(self.tables):
+            by_code = np.zeros((table.shape[1] + 1, len(table)))
+            add_by_code(X, column, posteriors, by_code)
+            counts.append(np.ascontiguousarray(by_code[:-1].T))
         return tuple(counts)
 
     def m_step(self, statistics) -> CategoricalEmission:
@@ -107,8 +100,9 @@ class CategoricalHMM(BaseHMM):
     n_components : int, default=2
         Number of hidden states.
     n_categories : int or array-like of int, default=None
-        Number of categories (of each column).  Default: one more than the largest code in ``fit``;
-        give it where later data may hold codes that training lacks.
+        Number of categories (of each column).  Default: that of ``emissionprob_init`` where it is
+        given, else one more than the largest code in ``fit``; give it where later data may hold
+        codes that training lacks.
     alpha : float, default=0.0
         Pseudo-count of each category in each state; 0 is maximum likelihood.  It is part of the
         objective: a Dirichlet(1 + alpha) prior.
@@ -298,7 +292,9 @@ class CategoricalHMM(BaseHMM):
             self.n_categories_ = self._count_categories(largest)
         for column, (code, n_categories) in enumerate(zip(largest, self.n_categories_)):
             if code >= n_categories:
-                rule = "n_categories" if reset else "the categories seen in fit"
+                rule = "the categories seen in fit"
+                if reset:
+                    rule = "emissionprob_init" if self.n_categories is None else "n_categories"
                 raise ValueError(
                     f"Unknown category {code} in column {column} of X: {rule} allow codes 0 to "
                     f"{n_categories - 1}. Give n_categories= in the constructor where later data "
@@ -307,8 +303,14 @@ class CategoricalHMM(BaseHMM):
         return sequences._replace(X=codes.astype(np.int32))
 
     def _count_categories(self, largest: np.ndarray) -> np.ndarray:
-        if self.n_categories is None:
+        if self.n_categories is None and self.emissionprob_init is None:
             return np.maximum(largest + 1, 1)
+        if self.n_categories is None:
+            tables = _check_tables(
+                self.emissionprob_init, "emissionprob_init", self.n_components,
+                [None] * len(largest),
+            )  # fmt: skip
+            return np.array([table.shape[1] for table in tables])
         counts = np.asarray(self.n_categories)
         if counts.dtype.kind not in "iu" or np.any(counts < 1) or counts.ndim > 1:
             raise ValueError(
@@ -370,6 +372,6 @@ def _check_tables(value, name: str, n_states: int, n_categories) -> tuple[np.nda
             f"{len(tables)}."
         )
     return tuple(
-        check_probabilities(table, name, (n_states, count))
+        check_probabilities(table, name, (n_states, None if count is None else int(count)))
         for table, count in zip(tables, n_categories)
     )

@@ -9,26 +9,31 @@ shares the recursions of ``_forward_backward.pyx``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from math import fsum
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.special import xlogy
 
 from sklseq._covariance import STARVED
+from sklseq._scratch import scratch
 from sklseq._sequences import Sequences
 from sklseq.hmm import _forward_backward as kernels
 
-SCORE_BLOCK = 65_536  # steps of log_obs that exist at a time when a long sequence is scored
+# Steps of log_obs that exist at a time when a long sequence is scored: few enough for the cache,
+# and a multiple of the lanes times the chunks that the kernels cut.
+SCORE_BLOCK = 16_288
 
 
 class Emission(ABC):
     """A family p(x | s) of K states, as a value."""
 
     @abstractmethod
-    def log_prob(self, X) -> np.ndarray:
-        """log p(x_t | s_t = k) in nats, (n_steps, K); a missing entry contributes 0."""
+    def log_prob(self, X, out) -> None:
+        """OUT out (n_steps, K): log p(x_t | s_t = k) in nats; a missing entry contributes 0."""
 
     @abstractmethod
     def statistics(self, X, posteriors) -> tuple:
@@ -59,8 +64,13 @@ class ChainStatistics(NamedTuple):
 
     starts: np.ndarray  # (K,)
     transitions: np.ndarray  # (K, K)
-    occupancy: np.ndarray  # (K,)
+    ends: np.ndarray  # (K,)
     emission: Any
+
+    @property
+    def occupancy(self) -> np.ndarray:
+        """Expected steps in each state (K,): every step moves on or is the last."""
+        return self.transitions.sum(axis=1) + self.ends
 
 
 class Messages(NamedTuple):
@@ -117,13 +127,14 @@ class HMM:
 
     def e_step(self, X, offsets) -> tuple[ChainStatistics, float]:
         """Baum-Welch expectations (Rabiner 1989, eqs. 27, 37 and 38)."""
-        posteriors, transitions, log_likelihoods = self.posteriors(X, offsets)
-        statistics = ChainStatistics(
-            posteriors[offsets[:-1]].sum(axis=0),
-            transitions,
-            posteriors.sum(axis=0),
-            self.emission.statistics(X, posteriors),
-        )
+        with scratch(X.shape[0], self.n_components) as posteriors:
+            transitions, log_likelihoods = self._smooth(X, offsets, posteriors)
+            statistics = ChainStatistics(
+                posteriors[offsets[:-1]].sum(axis=0),
+                transitions,
+                posteriors[offsets[1:] - 1].sum(axis=0),
+                self.emission.statistics(X, posteriors),
+            )
         return statistics, float(log_likelihoods.sum())
 
     def m_step(self, statistics: ChainStatistics) -> HMM:
@@ -165,47 +176,68 @@ class HMM:
 
     # -- inference: thin covers of the kernels
 
+    @contextmanager
+    def _log_obs(self, X) -> Iterator[np.ndarray]:
+        """log p(x_t | s_t = k) (n, K), for the length of the ``with`` block."""
+        with scratch(X.shape[0], self.n_components) as log_obs:
+            self.emission.log_prob(X, log_obs)
+            yield log_obs
+
     def filter(self, X, offsets) -> tuple[np.ndarray, np.ndarray]:
         """(P(s_t | x_1..x_t) (n, K), log p(x_t | x_<t) (n,))."""
-        log_obs = self.emission.log_prob(X)
-        filtered = np.empty_like(log_obs)
-        log_increments = np.empty(len(log_obs))
-        kernels.forward(self.startprob, self.transmat, log_obs, offsets, filtered, log_increments)
+        filtered = np.empty((X.shape[0], self.n_components))
+        log_increments = np.empty(len(filtered))
+        with self._log_obs(X) as log_obs:
+            kernels.forward(
+                self.startprob, self.transmat, log_obs, offsets, filtered, log_increments
+            )
         return filtered, log_increments
 
     def log_likelihoods(self, X, offsets) -> tuple[np.ndarray, np.ndarray]:
         """(log p(x) of each sequence (S,), filtered distribution at its end (S, K))."""
+        n_states = self.n_components
         totals = np.empty(len(offsets) - 1)
-        final = np.empty((len(offsets) - 1, self.n_components))
-        if X.shape[0] <= SCORE_BLOCK or len(offsets) > 2:
-            log_obs = self.emission.log_prob(X)
-            kernels.log_likelihood(self.startprob, self.transmat, log_obs, offsets, totals, final)
+        final = np.empty((len(offsets) - 1, n_states))
+        size = SCORE_BLOCK if n_states <= 16 else max(1024, SCORE_BLOCK * 16 // n_states)
+        if X.shape[0] <= size or len(offsets) > 2:
+            with self._log_obs(X) as log_obs:
+                kernels.log_likelihood(
+                    self.startprob, self.transmat, log_obs, offsets, totals, final
+                )
             return totals, final
         # one long sequence: block by block, each going on where the last one ended
-        total, model = 0.0, self
-        for start in range(0, X.shape[0], SCORE_BLOCK):
-            block = X[start : start + SCORE_BLOCK]
-            totals, final = model.log_likelihoods(block, np.array([0, block.shape[0]]))
-            total += totals[0]
-            model = replace(self, startprob=np.ascontiguousarray(final[0] @ self.transmat))
-        return np.array([total]), final
+        parts = []
+        startprob = self.startprob
+        for start in range(0, X.shape[0], size):
+            block = X[start : start + size]
+            ends = np.array([0, block.shape[0]])
+            with self._log_obs(block) as log_obs:
+                kernels.log_likelihood(startprob, self.transmat, log_obs, ends, totals, final)
+            parts.append(totals[0])
+            startprob = final[0] @ self.transmat
+        return np.array([fsum(parts)]), final
 
     def posteriors(self, X, offsets) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(P(s_t | x) (n, K), expected transitions (K, K), log p(x) of each sequence (S,))."""
-        log_obs = self.emission.log_prob(X)
-        posteriors = np.empty_like(log_obs)
+        posteriors = np.empty((X.shape[0], self.n_components))
+        return posteriors, *self._smooth(X, offsets, posteriors)
+
+    def _smooth(self, X, offsets, posteriors) -> tuple[np.ndarray, np.ndarray]:
+        """OUT posteriors (n, K). (expected transitions (K, K), log p(x) of each sequence (S,))."""
         transitions = np.zeros_like(self.transmat)
         totals = np.empty(len(offsets) - 1)
-        kernels.forward_backward(
-            self.startprob, self.transmat, log_obs, offsets, posteriors, transitions, totals
-        )
-        return posteriors, transitions, totals
+        with self._log_obs(X) as log_obs:
+            kernels.forward_backward(
+                self.startprob, self.transmat, log_obs, offsets, posteriors, transitions, totals
+            )
+        return transitions, totals
 
     def messages(self, X, offsets) -> Messages:
         """All messages of the forward-backward algorithm."""
         filtered, _ = self.filter(X, offsets)
         log_backward = np.empty_like(filtered)
-        kernels.backward(self.transmat, self.emission.log_prob(X), offsets, log_backward)
+        with self._log_obs(X) as log_obs:
+            kernels.backward(self.transmat, log_obs, offsets, log_backward)
         return Messages(filtered, log_backward, *self.posteriors(X, offsets))
 
     def viterbi(self, X, offsets) -> tuple[np.ndarray, np.ndarray]:
@@ -214,20 +246,19 @@ class HMM:
         totals = np.empty(len(offsets) - 1)
         with np.errstate(divide="ignore"):
             log_start, log_trans = np.log(self.startprob), np.log(self.transmat)
-        kernels.viterbi(
-            log_start, log_trans, self.emission.log_prob(X), offsets, states, totals
-        )
+        with self._log_obs(X) as log_obs:
+            kernels.viterbi(log_start, log_trans, log_obs, offsets, states, totals)
         return states, totals
 
     def path_log_probability(self, X, offsets, states) -> float:
         """log p(path, x) of all sequences."""
-        log_obs = self.emission.log_prob(X)
         first = np.zeros(len(states), dtype=bool)
         first[offsets[:-1]] = True
         moves = self.transmat[states[:-1], states[1:]][~first[1:]]
         with np.errstate(divide="ignore"):
             log_moves = np.log(moves).sum() + np.log(self.startprob[states[first]]).sum()
-        return float(log_moves + np.take_along_axis(log_obs, states[:, None], axis=1).sum())
+        with self._log_obs(X) as log_obs:
+            return float(log_moves + np.take_along_axis(log_obs, states[:, None], axis=1).sum())
 
     def sample_posterior(self, X, offsets, uniforms) -> np.ndarray:
         """Paths drawn from P(s | x), one for each row of `uniforms` (n_draws, n)."""
@@ -314,46 +345,69 @@ def _stationary_m_step(statistics, old, start, held) -> np.ndarray:
     """Maximise sum_ij n_ij log A_ij + sum_i m_i log pi_i(A), where pi A = pi.
 
     The stationary start couples the rows, so there is no closed form (Zucchini, MacDonald &
-    Langrock 2016, sec. 4.2.5).  Rows are softmax of free logits; the better of the old matrix and
-    the closed form without the start is where the search begins, so the objective cannot fall.
+    Langrock 2016, sec. 4.2.5).  With the start's term replaced by its tangent there is one, a row
+    at a time (`_tilted_rows`); its gradient is the true one, so the way there goes up and a step
+    that is halved where it goes too far never lets the objective fall.
     """
     total = max(statistics.transitions.sum(), 1.0)
     transitions, starts = statistics.transitions / total, statistics.starts / total
     free = old > 0
     if "transmat" in held:
         free = free & ~held["transmat"]
-    mass = 1.0 - np.where(free, 0.0, old).sum(axis=1, keepdims=True)
-    n_states = len(old)
-
-    def matrix(logits):
-        rows = np.full(old.shape, -np.inf)
-        rows[free] = logits
-        top = np.where(free.any(axis=1), rows.max(axis=1, initial=-np.inf), 0.0)[:, None]
-        weights = np.exp(rows - top)
-        totals = np.maximum(weights.sum(axis=1, keepdims=True), np.finfo(float).tiny)
-        return np.where(free, mass * weights / totals, old)
-
-    def loss(logits):
-        transmat = matrix(logits)
-        stationary = stationary_distribution(transmat)
-        safe = np.maximum(transmat, 1e-300)
-        at_start = np.maximum(stationary, 1e-300)
-        value = np.sum(transitions * np.log(safe)) + np.sum(starts * np.log(at_start))
-        # d pi = pi dA (I - A + 1 pi)^-1  (Kemeny & Snell 1960, sec. 4.3)
-        fundamental = np.eye(n_states) - transmat + np.outer(np.ones(n_states), stationary)
-        gradient = transitions / safe + np.outer(
-            stationary, np.linalg.solve(fundamental, starts / at_start)
-        )
-        weighted = np.where(free, gradient * transmat, 0.0)
-        share = np.divide(transmat, mass, out=np.zeros_like(transmat), where=mass > 0)
-        slope = weighted - share * weighted.sum(axis=1, keepdims=True)
-        return -value, -slope[free]
-
-    if not free.any():
+    counts = np.where(free, transitions, 0.0)
+    moving = total * counts.sum(axis=1) >= STARVED  # a row without counts keeps what it had
+    if not moving.any():
         return old
-    candidates = [np.log(np.maximum(candidate[free], 1e-300)) for candidate in (old, start)]
-    begin = min(candidates, key=lambda logits: loss(logits)[0])
-    options = {"gtol": 1e-10, "ftol": 1e-15}
-    found = minimize(loss, begin, jac=True, method="L-BFGS-B", options=options)
-    best = found.x if found.fun <= loss(begin)[0] else begin
-    return matrix(best)
+    mass = 1.0 - np.where(free, 0.0, old).sum(axis=1)
+
+    def value_and_tilt(transmat):
+        try:
+            inverse = np.linalg.inv(np.eye(len(old)) - transmat + 1.0)
+        except np.linalg.LinAlgError:
+            return -np.inf, None  # several closed classes of states
+        stationary = np.maximum(inverse.sum(axis=0), np.finfo(float).tiny)
+        if np.abs(stationary @ transmat - stationary).max() > 1e-8:
+            return -np.inf, None
+        # d pi = pi dA (I - A + 1 1')^-1, from pi A = pi (Kemeny & Snell 1960, sec. 4.3)
+        tilt = np.outer(stationary, inverse @ (starts / stationary))
+        return xlogy(transitions, transmat).sum() + xlogy(starts, stationary).sum(), tilt
+
+    best, (value, tilt) = max(
+        ((transmat, value_and_tilt(transmat)) for transmat in (old, start)),
+        key=lambda candidate: candidate[1][0],
+    )
+    for _ in range(200):
+        rows = best.copy()
+        rows[moving] = _tilted_rows(counts[moving], tilt[moving], mass[moving])
+        target = np.where(free, rows, old)
+        step, gain = 1.0, -np.inf
+        while gain < 0 and step > 1e-6:
+            trial = best + step * (target - best)
+            new_value, new_tilt = value_and_tilt(trial)
+            gain, step = new_value - value, step / 2
+        if not gain >= 0:
+            break
+        best, value, tilt = trial, new_value, new_tilt
+        if gain < 1e-14:
+            break
+    return best
+
+
+def _tilted_rows(counts, tilt, mass) -> np.ndarray:
+    """The rows that maximise sum_j n_j log a_j + t_j a_j and sum to their mass.
+
+    a_j = n_j / (level - t_j), the level of each row by Newton's method: the sum is convex and
+    falling in it, so that starting at its lower end no step goes too far.  The level is measured
+    from the largest t_j, which a tiny n_j may come close to.
+    """
+    seen = counts > 0
+    below = np.where(seen, tilt, -np.inf).max(axis=1, keepdims=True) - tilt
+    level = np.where(seen, counts / mass[:, None] - below, -np.inf).max(axis=1, keepdims=True)
+    for _ in range(60):
+        gap = np.where(seen, level + below, 1.0)
+        rows = counts / gap
+        excess = rows.sum(axis=1, keepdims=True) - mass[:, None]
+        if np.all(excess <= 1e-14 * mass[:, None]):
+            break
+        level = level + excess / (rows / gap).sum(axis=1, keepdims=True)
+    return rows * (mass[:, None] / rows.sum(axis=1, keepdims=True))

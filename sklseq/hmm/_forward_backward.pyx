@@ -16,64 +16,55 @@ offsets (S + 1,)
 The mathematics and its safeguards stand in the headers beside this file.
 """
 
-from libc.math cimport INFINITY, exp, log
-from libc.stdint cimport int32_t
+from libc.math cimport log
 from libc.stdlib cimport free, malloc
+from libc.string cimport memset
 
 
-cdef extern from "_sequential.h" nogil:
-    int PASS_OK
-    int CHAIN_LOG_ONLY
-    int chain_kind(Py_ssize_t K, const double *startprob, const double *transmat)
-    int scaled_forward(
-        Py_ssize_t K, int kind, const double *startprob, const double *transmat,
-        const double *log_obs, Py_ssize_t T, double *alpha, int normalise, double *scales,
-        double *log_increments, double *final, double *log_likelihood, double *work)
-    void scaled_backward(
-        Py_ssize_t K, const double *transmat, const double *log_obs, const double *scales,
-        Py_ssize_t T, double *posteriors, double *products, double *work)
-    void log_forward(
-        Py_ssize_t K, const double *log_startprob, const double *log_columns,
-        const double *log_obs, Py_ssize_t T, double *log_alpha, double *log_increments,
-        double *work)
-    void log_backward_posteriors(
-        Py_ssize_t K, const double *log_transmat, const double *log_obs,
-        const double *log_increments, Py_ssize_t T, double *posteriors,
-        double *transition_counts, double *work)
+cdef extern from "_batch.h" nogil:
+    int SCORE, FILTER, SMOOTH, VITERBI
+    ctypedef struct chain:
+        Py_ssize_t K
+        const double *startprob
+        const double *transmat
+        double *filtered
+        double *log_increments
+        Py_ssize_t *states
+    ctypedef struct batch:
+        int mode
+        chain chain
+        const double *log_obs
+        const Py_ssize_t *offsets
+        Py_ssize_t n_sequences
+        double *log_likelihoods
+        double *final
+        double *counts
+    int run_batch(batch *work)
     void log_backward_messages(
         Py_ssize_t K, const double *log_transmat, const double *log_obs, Py_ssize_t T,
         double *log_backward, double *work)
-    double viterbi_sequence(
-        Py_ssize_t K, const double *log_startprob, const double *log_columns,
-        const double *log_obs, Py_ssize_t T, Py_ssize_t *states, int32_t *pointers, double *work)
     void sample_sequence(
         Py_ssize_t K, const double *columns, const double *filtered, Py_ssize_t T,
         const double *uniforms, Py_ssize_t *states, double *work)
-    ctypedef struct compensated:
-        double sum
-        double lost
-    void compensated_add(compensated *total, double x)
-    double compensated_value(const compensated *total)
 
 
-cdef Py_ssize_t longest(const Py_ssize_t[::1] offsets) noexcept nogil:
-    cdef Py_ssize_t s, result = 0
-    for s in range(offsets.shape[0] - 1):
-        result = max(result, offsets[s + 1] - offsets[s])
-    return result
-
-
-cdef void fill_log_tables(
-    Py_ssize_t K, const double *startprob, const double *transmat, double *tables,
+cdef batch new_batch(
+    int mode,
+    const double[::1] startprob,
+    const double[:, ::1] transmat,
+    const double[:, ::1] log_obs,
+    const Py_ssize_t[::1] offsets,
 ) noexcept nogil:
-    """OUT tables: log startprob (K,), log transmat (K, K), its transpose (K, K)."""
-    cdef Py_ssize_t i, j
-    for i in range(K):
-        if startprob != NULL:
-            tables[i] = log(startprob[i])
-        for j in range(K):
-            tables[K + i * K + j] = log(transmat[i * K + j])
-            tables[K + K * K + j * K + i] = tables[K + i * K + j]
+    cdef batch work
+    memset(&work, 0, sizeof(batch))
+    work.mode = mode
+    work.chain.K = transmat.shape[0]
+    work.chain.startprob = &startprob[0]
+    work.chain.transmat = &transmat[0, 0]
+    work.log_obs = &log_obs[0, 0]
+    work.offsets = &offsets[0]
+    work.n_sequences = offsets.shape[0] - 1
+    return work
 
 
 def forward(
@@ -90,33 +81,16 @@ def forward(
     OUT log_increments (N,): log p(x_t | x_<t) in nats; -inf from the first impossible step of a
     sequence on, where the filtered rows are 0.
     """
-    cdef Py_ssize_t K = transmat.shape[0], s, t, T, first, k
-    cdef double *work = <double *> malloc((5 * K + 2 * K * K) * sizeof(double))
-    cdef double *tables = work + 4 * K
-    cdef double log_likelihood
-    cdef int kind
-    if work == NULL:
-        raise MemoryError
+    if log_obs.shape[0] == 0:
+        return
+    cdef batch work = new_batch(FILTER, startprob, transmat, log_obs, offsets)
+    cdef int failed
+    work.chain.filtered = &filtered[0, 0]
+    work.chain.log_increments = &log_increments[0]
     with nogil:
-        kind = chain_kind(K, &startprob[0], &transmat[0, 0])
-        fill_log_tables(K, &startprob[0], &transmat[0, 0], tables)
-        for s in range(offsets.shape[0] - 1):
-            first = offsets[s]
-            T = offsets[s + 1] - first
-            if kind != CHAIN_LOG_ONLY and scaled_forward(
-                K, kind, &startprob[0], &transmat[0, 0], &log_obs[first, 0], T,
-                &filtered[first, 0], 1, NULL, &log_increments[first], work + 3 * K,
-                &log_likelihood, work,
-            ) == PASS_OK:
-                continue
-            log_forward(
-                K, tables, tables + K + K * K, &log_obs[first, 0], T,
-                &filtered[first, 0], &log_increments[first], work,
-            )
-            for t in range(first, first + T):
-                for k in range(K):
-                    filtered[t, k] = exp(filtered[t, k])
-    free(work)
+        failed = run_batch(&work)
+    if failed:
+        raise MemoryError
 
 
 def log_likelihood(
@@ -127,51 +101,21 @@ def log_likelihood(
     double[::1] log_likelihoods,     # OUT
     double[:, ::1] final,            # OUT
 ):
-    """Log-likelihood of every sequence.
+    """Log-likelihood of every sequence; the working space does not grow with its length.
 
     OUT log_likelihoods (S,): log p(x_1..x_T) in nats, -inf if impossible.
     OUT final (S, K): filtered probabilities at the last step (0 if impossible), so that a long
     sequence can be run block by block: start the next block from ``final @ transmat``.
     """
-    cdef Py_ssize_t K = transmat.shape[0], s, t, T, k, first
-    cdef Py_ssize_t capacity = longest(offsets)
-    cdef double *work = <double *> malloc((4 * K + 2 * K * K) * sizeof(double))
-    cdef double *tables = work + 3 * K
-    cdef double *steps = NULL
-    cdef compensated total
-    cdef int kind
-    cdef bint out_of_memory = work == NULL
+    if log_obs.shape[0] == 0:
+        return
+    cdef batch work = new_batch(SCORE, startprob, transmat, log_obs, offsets)
+    cdef int failed
+    work.log_likelihoods = &log_likelihoods[0]
+    work.final = &final[0, 0]
     with nogil:
-        if not out_of_memory:
-            kind = chain_kind(K, &startprob[0], &transmat[0, 0])
-            fill_log_tables(K, &startprob[0], &transmat[0, 0], tables)
-            for s in range(offsets.shape[0] - 1):
-                first = offsets[s]
-                T = offsets[s + 1] - first
-                if kind != CHAIN_LOG_ONLY and scaled_forward(
-                    K, kind, &startprob[0], &transmat[0, 0], &log_obs[first, 0], T, NULL, 0, NULL,
-                    NULL, &final[s, 0], &log_likelihoods[s], work,
-                ) == PASS_OK:
-                    continue
-                if steps == NULL:
-                    steps = <double *> malloc(capacity * (K + 1) * sizeof(double))
-                    if steps == NULL:
-                        out_of_memory = True
-                        break
-                log_forward(
-                    K, tables, tables + K + K * K, &log_obs[first, 0], T, steps,
-                    steps + capacity * K, work,
-                )
-                total.sum = 0
-                total.lost = 0
-                for t in range(T):
-                    compensated_add(&total, steps[capacity * K + t])
-                log_likelihoods[s] = compensated_value(&total)
-                for k in range(K):
-                    final[s, k] = exp(steps[(T - 1) * K + k])
-    free(steps)
-    free(work)
-    if out_of_memory:
+        failed = run_batch(&work)
+    if failed:
         raise MemoryError
 
 
@@ -190,55 +134,17 @@ def forward_backward(
     INOUT transition_counts (K, K): += sum over t > 1 of P(s_{t-1} = i, s_t = j | X).
     OUT log_likelihoods (S,): nats, -inf if impossible.
     """
-    cdef Py_ssize_t K = transmat.shape[0], s, t, T, i, k, first
-    cdef double *work = <double *> malloc(
-        (5 * K + 3 * K * K + longest(offsets)) * sizeof(double))
-    cdef double *tables = work + 4 * K
-    cdef double *products = tables + K + 2 * K * K
-    cdef double *steps = products + K * K
-    cdef compensated total
-    cdef int kind
-    if work == NULL:
-        raise MemoryError
+    if log_obs.shape[0] == 0:
+        return
+    cdef batch work = new_batch(SMOOTH, startprob, transmat, log_obs, offsets)
+    cdef int failed
+    work.chain.filtered = &posteriors[0, 0]
+    work.counts = &transition_counts[0, 0]
+    work.log_likelihoods = &log_likelihoods[0]
     with nogil:
-        kind = chain_kind(K, &startprob[0], &transmat[0, 0])
-        fill_log_tables(K, &startprob[0], &transmat[0, 0], tables)
-        for s in range(offsets.shape[0] - 1):
-            first = offsets[s]
-            T = offsets[s + 1] - first
-            if kind != CHAIN_LOG_ONLY and scaled_forward(
-                K, kind, &startprob[0], &transmat[0, 0], &log_obs[first, 0], T,
-                &posteriors[first, 0], 0, steps, NULL, work + 3 * K, &log_likelihoods[s], work,
-            ) == PASS_OK:
-                for i in range(K * K):
-                    products[i] = 0
-                scaled_backward(
-                    K, &transmat[0, 0], &log_obs[first, 0], steps, T, &posteriors[first, 0],
-                    products, work,
-                )
-                for i in range(K):
-                    for k in range(K):
-                        transition_counts[i, k] += transmat[i, k] * products[i * K + k]
-                continue
-            log_forward(
-                K, tables, tables + K + K * K, &log_obs[first, 0], T, &posteriors[first, 0],
-                steps, work,
-            )
-            total.sum = 0
-            total.lost = 0
-            for t in range(T):
-                compensated_add(&total, steps[t])
-            log_likelihoods[s] = compensated_value(&total)
-            if log_likelihoods[s] == -INFINITY:
-                for t in range(first, first + T):
-                    for k in range(K):
-                        posteriors[t, k] = 0
-            else:
-                log_backward_posteriors(
-                    K, tables + K, &log_obs[first, 0], steps, T, &posteriors[first, 0],
-                    &transition_counts[0, 0], work,
-                )
-    free(work)
+        failed = run_batch(&work)
+    if failed:
+        raise MemoryError
 
 
 def backward(
@@ -251,17 +157,19 @@ def backward(
 
     OUT log_backward (N, K): log p(x_{t+1}..x_T | s_t = k) in nats, 0 at each last step.
     """
-    cdef Py_ssize_t K = transmat.shape[0], s, first
-    cdef double *work = <double *> malloc((2 * K + 2 * K * K) * sizeof(double))
-    cdef double *tables = work + K
+    cdef Py_ssize_t K = transmat.shape[0], s, i, j, first
+    cdef double *work = <double *> malloc((K + K * K) * sizeof(double))
+    cdef double *log_transmat = work + K
     if work == NULL:
         raise MemoryError
     with nogil:
-        fill_log_tables(K, NULL, &transmat[0, 0], tables)
+        for i in range(K):
+            for j in range(K):
+                log_transmat[i * K + j] = log(transmat[i, j])
         for s in range(offsets.shape[0] - 1):
             first = offsets[s]
             log_backward_messages(
-                K, tables + K, &log_obs[first, 0], offsets[s + 1] - first,
+                K, log_transmat, &log_obs[first, 0], offsets[s + 1] - first,
                 &log_backward[first, 0], work,
             )
     free(work)
@@ -279,26 +187,16 @@ def viterbi(
 
     OUT states (N,). OUT log_probabilities (S,): log p(X, path) in nats, -inf if impossible.
     """
-    cdef Py_ssize_t K = log_transmat.shape[0], s, i, j, first
-    cdef double *work = <double *> malloc((2 * K + K * K) * sizeof(double))
-    cdef int32_t *pointers = <int32_t *> malloc(K * longest(offsets) * sizeof(int32_t))
-    cdef double *columns = work + 2 * K
-    if work == NULL or pointers == NULL:
-        free(work)
-        free(pointers)
-        raise MemoryError
+    if log_obs.shape[0] == 0:
+        return
+    cdef batch work = new_batch(VITERBI, log_startprob, log_transmat, log_obs, offsets)
+    cdef int failed
+    work.chain.states = &states[0]
+    work.log_likelihoods = &log_probabilities[0]
     with nogil:
-        for i in range(K):
-            for j in range(K):
-                columns[j * K + i] = log_transmat[i, j]
-        for s in range(offsets.shape[0] - 1):
-            first = offsets[s]
-            log_probabilities[s] = viterbi_sequence(
-                K, &log_startprob[0], columns, &log_obs[first, 0], offsets[s + 1] - first,
-                &states[first], pointers, work,
-            )
-    free(pointers)
-    free(work)
+        failed = run_batch(&work)
+    if failed:
+        raise MemoryError
 
 
 def sample_backward(

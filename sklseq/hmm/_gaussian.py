@@ -35,8 +35,8 @@ class GaussianEmission(Emission):
     def type(self) -> CovarianceType:
         return COVARIANCES[self.covariance_type]
 
-    def log_prob(self, X):
-        return self.type.log_density(X, self.means, self.covars)
+    def log_prob(self, X, out):
+        self.type.log_density(X, self.means, self.covars, out)
 
     def statistics(self, X, posteriors) -> GaussianMoments:
         return self.type.moments(X, posteriors, self.means, self.covars)
@@ -320,6 +320,12 @@ class GaussianHMM(BaseHMM):
         return means, covars
 
     def _emission(self):
+        shape = COVARIANCES[self.covariance_type].shape(*self.means_.shape)
+        if self.covars_.shape != shape:
+            raise ValueError(
+                f"covariance_type={self.covariance_type!r} asks for covars_ of shape {shape}, the "
+                f"fitted one has {self.covars_.shape}: fit again."
+            )
         return GaussianEmission(self.means_, self.covars_, self.covariance_type)
 
     def _set_emission(self, emission):

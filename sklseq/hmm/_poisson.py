@@ -29,16 +29,16 @@ class PoissonEmission(Emission):
     rates: np.ndarray  # (K, D)
     held: Mapping[str, np.ndarray] = field(default_factory=dict)
 
-    def log_prob(self, X):
+    def log_prob(self, X, out):
         observed = ~np.isnan(X)
         counts = np.where(observed, X, 0.0)
         log_rates = np.log(np.maximum(self.rates, np.finfo(float).tiny))
-        log_prob = counts @ log_rates.T - observed.astype(float) @ self.rates.T
-        log_prob -= gammaln(counts + 1.0).sum(axis=1, keepdims=True)
+        np.matmul(counts, log_rates.T, out=out)
+        out -= observed.astype(float) @ self.rates.T
+        out -= gammaln(counts + 1.0).sum(axis=1, keepdims=True)
         if not self.rates.all():  # a rate of zero allows no events
             impossible = (counts > 0).astype(float) @ (self.rates == 0).astype(float).T > 0
-            log_prob[impossible] = -np.inf
-        return log_prob
+            out[impossible] = -np.inf
 
     def statistics(self, X, posteriors) -> PoissonSums:
         observed = ~np.isnan(X)

@@ -21,23 +21,17 @@
 #ifndef SKLSEQ_SEQUENTIAL_H
 #define SKLSEQ_SEQUENTIAL_H
 
-#include <float.h>
-#include <math.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#include "../_portable.h"
 
 #define STATE_FLOOR 1e-200
 #define SUM_FLOOR 1e-100
 #define TINY_ARC 1e-100
 #define MIXING_ARC 1e-30
 #define BACKWARD_CAP 1e300
-#define EXP_FLOOR (-700.0)
 #define EVIDENCE_CAP 1e300
 #define LN2 0.693147180559945309417232121458
 
-enum { PASS_OK = 0, PASS_NEEDS_LOG = 1, PASS_NO_MEMORY = 2, PASS_NEEDS_SEQUENTIAL = 3 };
+enum { PASS_OK = 0, PASS_NEEDS_LOG = 1 };
 
 /* How far the scaled pass can be trusted with these parameters. */
 enum { CHAIN_MIXING = 0, CHAIN_CHECKED = 1, CHAIN_LOG_ONLY = 2 };
@@ -284,10 +278,10 @@ static void log_backward_messages(ptrdiff_t K, const double *log_transmat, const
 /* ---- most probable path --------------------------------------------------------------- */
 
 /* OUT states (T,).  Among equals the lowest index wins, at every step.
- * pointers: T K int32, work: 2 K doubles.  Returns the log-probability of the path. */
+ * pointers: T K bytes (K <= 256), work: 2 K doubles.  Returns the log-probability of the path. */
 static double viterbi_sequence(ptrdiff_t K, const double *log_startprob, const double *log_columns,
                                const double *log_obs, ptrdiff_t T, ptrdiff_t *states,
-                               int32_t *pointers, double *work)
+                               uint8_t *pointers, double *work)
 {
     double *previous = work, *current = work + K, *swap;
     compensated total = {0, 0};
@@ -306,7 +300,7 @@ static double viterbi_sequence(ptrdiff_t K, const double *log_startprob, const d
                     }
             }
             current[j] = value + capped(log_obs[t * K + j]);
-            pointers[t * K + j] = (int32_t)from;
+            pointers[t * K + j] = (uint8_t)from;
         }
         best = 0;
         for (ptrdiff_t j = 1; j < K; j++)

@@ -1,1 +1,5 @@
-"""(to be filled)"""
+"""Topic models: sequences whose order does not matter."""
+
+from sklseq.topics._topic_mixture import TopicMixture
+
+__all__ = ["TopicMixture"]

@@ -1,0 +1,1 @@
+"""The asv suite: our own speed from commit to commit."""
