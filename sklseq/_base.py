@@ -134,8 +134,12 @@ class BaseSequenceModel(
         """
         return self._mean_score(self._check_X(X, groups, lengths, y=y), sample_weight)
 
+    def _limit_threads(self, sequences: Sequences):
+        """For scores; a model that does without BLAS spares itself the 0.2 ms."""
+        return limit_threads(sequences.n_steps)
+
     def _mean_score(self, sequences: Sequences, sample_weight=None) -> float:
-        with limit_threads(sequences.n_steps):
+        with self._limit_threads(sequences):
             if sample_weight is None:
                 return float(self._sequence_scores(sequences).sum() / sequences.n_steps)
             weights = np.asarray(sample_weight, dtype=float)
@@ -171,7 +175,7 @@ class BaseSequenceModel(
             Its sum is the log-likelihood.  From the first impossible step of a sequence on: -inf.
         """
         sequences = self._check_X(X, groups, lengths)
-        with limit_threads(sequences.n_steps):
+        with self._limit_threads(sequences):
             return sequences.like_input(self._step_scores(sequences))
 
     def score_sequences(self, X, *, groups=None, lengths=None) -> np.ndarray:
@@ -188,7 +192,7 @@ class BaseSequenceModel(
         ndarray of shape (n_sequences,)
         """
         sequences = self._check_X(X, groups, lengths)
-        with limit_threads(sequences.n_steps):
+        with self._limit_threads(sequences):
             return self._sequence_scores(sequences)
 
     @abstractmethod
@@ -220,7 +224,7 @@ class BaseSequenceModel(
 
     def _criterion(self, sequences: Sequences, penalty: float) -> float:
         """-2 log-likelihood + penalty x number of free parameters."""
-        with limit_threads(sequences.n_steps):
+        with self._limit_threads(sequences):
             total = self._sequence_scores(sequences).sum()
         return float(penalty * self._n_free_parameters() - 2 * total)
 

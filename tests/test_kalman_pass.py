@@ -92,7 +92,7 @@ def check(model, sequences, drift=None, *, tolerance=1e-10, evidence=None, expec
 @pytest.mark.parametrize("missing", [0.0, 0.3])
 def test_matches_joint_gaussian(d, p, diag, missing):
     model = reference.random_model(d + p, d, p, diag=diag)
-    lengths = (1, 7, 25, 2, 7, 12, 12, 12, 12, 12, 3)
+    lengths = (1, 7, 20, 2, 7, 9, 9, 9, 3, 9, 3)
     sequences = [reference.simulate(model, n, i, missing)[0] for i, n in enumerate(lengths)]
     if missing:
         sequences[2][4:7] = np.nan
@@ -207,7 +207,7 @@ def relative(got, expected):
     return max(np.abs(a - b).max() / np.abs(b).max() for a, b in zip(got, expected))
 
 
-@pytest.mark.parametrize("vague", [1e7, 1e10, 1e12])
+@pytest.mark.parametrize("vague", [1e7, 1e12])
 @pytest.mark.parametrize("noise", [1.0, 1e-6, 1e-14])
 @pytest.mark.parametrize("walk", [1e-3, 1e-12, 0.0, "Hodrick-Prescott"])
 @pytest.mark.parametrize("d", [1, 2], ids=["level", "trend"])
@@ -220,14 +220,14 @@ def test_vague_priors(d, walk, noise, vague):
         "covariance": vague * np.eye(d),
     }  # fmt: skip
     rng = np.random.default_rng(0)
-    X = np.cumsum(rng.normal(size=(50, 1)), axis=0)
+    X = np.cumsum(rng.normal(size=(30, 1)), axis=0)
     gaps = X.copy()
-    gaps[rng.uniform(size=50) < 0.3] = np.nan
+    gaps[rng.uniform(size=30) < 0.3] = np.nan
     chain, observation = build(model)
     for data in (X, gaps):
         exact = reference.mpmath_smoother(model, data)
         evidence = observation.evidence(data)[0]
-        offsets = np.array([0, 50], dtype=np.intp)
+        offsets = np.array([0, 30], dtype=np.intp)
         posterior, log_likelihood = chain.smooth(evidence, offsets)
         assert np.linalg.eigvalsh(posterior.covariances).min() >= 0
         assert np.diagonal(posterior.covariances, axis1=1, axis2=2).min() > 0

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sklseq._base import BaseSequenceModel
-from sklseq._sequences import Sequences, limit_threads, map_rows
+from sklseq._sequences import Sequences, map_rows
 from sklseq._validation import check_choice, check_em_parameters, check_parameter_array
 from sklseq.state_space._chain import LinearGaussianChain, Moments, stationary_covariance
 from sklseq.state_space._start import state_variances
@@ -68,12 +68,12 @@ class BaseStateSpace(BaseSequenceModel):
             return check_covariance(value, f"{name}_init", shape[0])
         return check_parameter_array(value, f"{name}_init", shape)
 
-    def _chain_held(self, held: Mapping, sequences: Sequences) -> dict:
-        """The user's masks, and what data of this size cannot tell."""
+    def _chain_held(self, held: Mapping, n_starts: int) -> dict:
+        """The user's masks, and P0 where fewer starts than that were seen cannot tell it."""
         chain_held = {name: held[name] for name in self._chain_shapes() if name in held}
         if self.initial_state == "diffuse":
             chain_held["initial_state_mean"] = np.array(True)
-        learns = self.initial_state == "learn" and sequences.n_sequences > self.n_components
+        learns = self.initial_state == "learn" and n_starts > self.n_components
         if not learns:
             chain_held["initial_state_covariance"] = np.array(True)
         return chain_held
@@ -159,7 +159,7 @@ class BaseStateSpace(BaseSequenceModel):
         self.final_state_covariance_ = None if moments is None else moments.covariances[0]
 
     def _run(self, method, sequences: Sequences) -> list[np.ndarray]:
-        with limit_threads(sequences.n_steps):
+        with self._limit_threads(sequences):
             return map_rows(method, sequences, self.n_jobs)
 
 

@@ -30,10 +30,12 @@ import numpy as np
 from scipy.linalg import solve_discrete_lyapunov
 
 from sklseq.state_space import _kalman_pass as kernels
+from sklseq.state_space import _whitening as row_kernels
 from sklseq.state_space._estimate import estimate_covariance, estimate_coefficients, free_covariances
 
 STATIONARY_RADIUS = 1 - 1e-6  # above it a chain has no stationary covariance worth the name
 HALVINGS = 40
+SMALL = 12  # columns up to which plain loops beat BLAS
 
 
 class Evidence(NamedTuple):
@@ -49,13 +51,16 @@ class Evidence(NamedTuple):
         1, or 0 for a perfect observation; None: all one.
     constants : ndarray of shape (n_steps,), float or None
         What to add to the pass's log-likelihood of each step.
+    pattern_constants : ndarray of shape (n_patterns,), or None
+        Likewise, by pattern.
     """
 
     y: np.ndarray
     pattern: np.ndarray | None
     S: np.ndarray
     noise: np.ndarray | None = None
-    constants: np.ndarray | None = None
+    constants: np.ndarray | float | None = None
+    pattern_constants: np.ndarray | None = None
 
 
 class Moments(NamedTuple):
@@ -214,7 +219,8 @@ class LinearGaussianChain:
     def smooth(self, evidence: Evidence, offsets, inputs=None) -> tuple[Posterior, np.ndarray]:
         """All smoothed moments, and log-likelihoods of the sequences."""
         d, n = self.n_components, len(evidence.y)
-        posterior = Posterior(np.empty((n, d)), np.empty((n, d, d)), np.empty((n, d, d)))
+        # one block: numpy asks for huge pages from 4 MB on, which cost a thirtieth of small ones
+        posterior = Posterior(np.empty((n, d)), *np.empty((2, n, d, d)))
         return posterior, self._smooth(evidence, offsets, inputs, *posterior)
 
     def _smooth(self, evidence, offsets, inputs, means, covariances, lag_one):
@@ -252,30 +258,41 @@ class LinearGaussianChain:
         A = self.transition_matrix
         d = self.n_components
         first = means[offsets[:-1]] - self.initial_mean
-        residual = means[1:] - means[:-1] @ A.T
+        gram, cross, second = self._transition_sums(means, offsets, inputs)
+        gram[:d, :d] += before_cov
+        w_before = lag_cov - A @ before_cov
+        cross[:, :d] += w_before
+        second += after_cov - A @ lag_cov.T - w_before @ A.T
+        return ChainStatistics(
+            float(len(first)),
+            first.sum(axis=0),
+            first.T @ first + first_cov,
+            float(len(means) - len(first)),
+            gram,
+            cross,
+            (second + second.T) / 2,
+        )
+
+    def _transition_sums(self, means, offsets, inputs):
+        """The part of the sums that the means make."""
+        d = self.n_components
+        drift = None if inputs is None else inputs @ self.input_matrix.T
+        size = d if inputs is None else d + inputs.shape[1]
+        if size <= SMALL:
+            sums = np.zeros((size, size)), np.zeros((d, size)), np.zeros((d, d))
+            A = np.ascontiguousarray(self.transition_matrix)
+            row_kernels.transition_sums(means, A, drift, inputs, offsets, *sums)
+            return sums
+        residual = means[1:] - means[:-1] @ self.transition_matrix.T
         regressors = means[:-1]
         if inputs is not None:
-            residual -= inputs[1:] @ self.input_matrix.T
+            residual -= drift[1:]
             regressors = np.hstack([means[:-1], inputs[1:]])
         if len(offsets) > 2:  # the step from one sequence into the next is no transition
             inside = np.ones(len(residual), dtype=bool)
             inside[offsets[1:-1] - 1] = False
             residual, regressors = residual[inside], regressors[inside]
-        gram = regressors.T @ regressors
-        gram[:d, :d] += before_cov
-        cross = residual.T @ regressors
-        w_before = lag_cov - A @ before_cov
-        cross[:, :d] += w_before
-        second = residual.T @ residual + after_cov - A @ lag_cov.T - w_before @ A.T
-        return ChainStatistics(
-            float(len(first)),
-            first.sum(axis=0),
-            first.T @ first + first_cov,
-            float(len(residual)),
-            gram,
-            cross,
-            (second + second.T) / 2,
-        )
+        return regressors.T @ regressors, residual.T @ regressors, residual.T @ residual
 
     def m_step(self, statistics: ChainStatistics, penalty=None) -> LinearGaussianChain:
         """Ghahramani and Hinton (1996), eqs. 17-23, for entries not held.
@@ -310,16 +327,18 @@ class LinearGaussianChain:
         """Movement of mu0, and the new mean of (S_1 - mu0)(S_1 - mu0)'."""
         first = statistics.first / statistics.n_sequences
         shift = np.where(self.held.get("initial_state_mean", False), 0.0, first)
-        crossed = np.outer(first, shift)
-        second = statistics.first_second / statistics.n_sequences + np.outer(shift, shift)
+        crossed = first[:, None] * shift
+        second = statistics.first_second / statistics.n_sequences + shift[:, None] * shift
         return shift, second - crossed - crossed.T
 
     def _estimate_transition(self, statistics: ChainStatistics):
         """Movement of (A, B_u), and the new sum of w w'."""
         d = self.n_components
-        held = np.zeros(statistics.cross.shape, dtype=bool)
-        held[:, :d] = self.held.get("transition_matrix", False)
-        held[:, d:] = self.held.get("input_matrix", False)
+        held = None
+        if "transition_matrix" in self.held or "input_matrix" in self.held:
+            held = np.zeros(statistics.cross.shape, dtype=bool)
+            held[:, :d] = self.held.get("transition_matrix", False)
+            held[:, d:] = self.held.get("input_matrix", False)
         shift = estimate_coefficients(
             statistics.cross, statistics.gram, held, self.transition_covariance
         )
@@ -475,15 +494,27 @@ class LinearGaussianChain:
 
 
 def _add_constants(evidence: Evidence, offsets, step, sequence) -> None:
-    constants = evidence.constants
-    if constants is None:
+    constants, by_pattern = evidence.constants, evidence.pattern_constants
+    if constants is not None:
+        if step is not None:
+            step += constants
+        if np.ndim(constants):
+            sequence += np.add.reduceat(constants, offsets[:-1])
+        else:
+            sequence += constants * np.diff(offsets)
+    if by_pattern is None:
         return
-    if step is not None:
-        step += constants
-    if np.ndim(constants):
-        sequence += np.add.reduceat(constants, offsets[:-1])
+    if evidence.pattern is None:
+        by_pattern = by_pattern[0]
+        sequence += by_pattern * np.diff(offsets)
+    elif len(sequence) == 1:
+        sequence += np.bincount(evidence.pattern, minlength=len(by_pattern)) @ by_pattern
     else:
-        sequence += constants * np.diff(offsets)
+        by_pattern = by_pattern[evidence.pattern]
+        sequence += np.add.reduceat(by_pattern, offsets[:-1])
+    if step is not None:
+        step += by_pattern if len(sequence) > 1 or np.ndim(by_pattern) == 0 else (
+            by_pattern[evidence.pattern])  # fmt: skip
 
 
 def _symmetric(matrix: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.linalg.lapack import dposv
 
 SCORING_STEPS = 50
 
@@ -14,16 +15,12 @@ SCORING_STEPS = 50
 def solve_gram(gram: np.ndarray, right: np.ndarray) -> np.ndarray:
     """gram^-1 right for a positive semi-definite gram, scaled to unit diagonal; minimum norm
     where the regressors are collinear."""
-    scale = np.sqrt(np.maximum(np.diag(gram), 0.0))
-    scale = np.where(scale > 0, scale, 1.0)
-    scaled = gram / np.outer(scale, scale)
+    scale = np.sqrt(gram.diagonal())
+    scale[~(scale > 0)] = 1.0
+    scaled = gram / scale / scale[:, None]
     right = (right.T / scale).T
-    try:
-        factor = cho_factor(scaled, lower=True)
-        if np.diag(factor[0]).min() < 1e-7:
-            raise LinAlgError
-        solution = cho_solve(factor, right)
-    except LinAlgError:
+    factor, solution, failed = dposv(scaled, right, lower=1)
+    if failed or factor.diagonal().min() < 1e-7:
         solution = np.linalg.lstsq(scaled, right, rcond=1e-13)[0]
     return (solution.T / scale).T
 
@@ -37,14 +34,16 @@ def estimate_coefficients(cross, gram, held, covariance) -> np.ndarray:
         Sum of E[residual regressor'], at the current coefficients.
     gram : ndarray of shape (r, r), or (m, r, r) for each row its own
         Sum of E[regressor regressor'].
-    held : ndarray of bool of shape (m, r)
+    held : ndarray of bool of shape (m, r), or None
         Entries that do not move.
     covariance : ndarray of shape (m, m) or (m,)
         Of the residual; without held entries it cancels.
     """
     own = gram.ndim == 3
-    if not held.any() and not own:
+    if held is None and not own:
         return solve_gram(gram, cross.T).T
+    if held is None:
+        held = np.zeros(cross.shape, dtype=bool)
     shift = np.zeros_like(cross)
     if held.all():
         return shift
@@ -68,10 +67,12 @@ def estimate_covariance(current, second, covariance_type: str, held, penalty=Non
     Entries may be held at `current`, without a penalty.  `second` is the mean of
     E[residual residual'], (m, m); all are square matrices.
     """
+    second = (second + second.T) / 2
+    if held is False and covariance_type == "full" and penalty is None:
+        return second
     held = np.broadcast_to(held, current.shape)
     if held.all():
         return current
-    second = (second + second.T) / 2
     if penalty is not None:
         return _penalised(second, penalty, covariance_type)
     if covariance_type == "spherical":

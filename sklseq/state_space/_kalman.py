@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +11,16 @@ from sklearn.utils.validation import check_array, check_is_fitted
 
 from sklseq._covariance import Floor, column_scale
 from sklseq._em import run_em
-from sklseq._sequences import Sequences, align_rows, limit_threads, refuse_frame_output
+from sklseq._sequences import (
+    Sequences,
+    align_rows,
+    limit_threads,
+    map_rows,
+    refuse_frame_output,
+)
 from sklseq._validation import check_choice, check_fixed, check_parameter_array, check_positive
 from sklseq.state_space._base import BaseStateSpace, Forecast, check_covariance
-from sklseq.state_space._chain import Moments, Posterior
+from sklseq.state_space._chain import SMALL, Moments, Posterior
 from sklseq.state_space._linear_gaussian import LinearGaussianModel
 from sklseq.state_space._observation import GaussianObservation
 from sklseq.state_space._start import data_driven, from_known_states, noise_for
@@ -452,7 +459,11 @@ class KalmanSmoother(BaseStateSpace):
             "partly_missing": _partly_missing(X),
             "held": {name: held[name] for name in _OBSERVATION_NAMES if name in held},
         }
-        chain_held = self._chain_held(held, sequences)
+        n_starts = sequences.n_sequences
+        if known_states:  # starts known in part would let P0 shrink onto the others
+            first = sequences.aligned[-1][sequences.offsets[:-1]]
+            n_starts = int(np.sum(~np.isnan(first).any(axis=1)))
+        chain_held = self._chain_held(held, n_starts)
         if "input_matrix" in held:
             target = chain_held if self.inputs_to == "state" else learning["held"]
             target["input_matrix"] = held["input_matrix"]
@@ -747,7 +758,7 @@ class KalmanSmoother(BaseStateSpace):
             means, scores = self._run(model.smoothed_means, sequences)
             covariances = self._shared_covariances(model, sequences)
         else:
-            with limit_threads(sequences.n_steps):
+            with self._limit_threads(sequences):
                 (means, *covariances), scores = model.smooth(
                     *sequences[:2], *sequences.aligned
                 )
@@ -909,7 +920,7 @@ class KalmanSmoother(BaseStateSpace):
             Its sum is the log-likelihood; 0 for a step without observations.
         """
         sequences = self._check(X, groups, lengths, inputs)
-        with limit_threads(sequences.n_steps):
+        with self._limit_threads(sequences):
             return sequences.like_input(self._step_scores(sequences))
 
     def score_sequences(self, X, *, inputs=None, groups=None, lengths=None) -> np.ndarray:
@@ -926,15 +937,21 @@ class KalmanSmoother(BaseStateSpace):
         ndarray of shape (n_sequences,)
         """
         sequences = self._check(X, groups, lengths, inputs)
-        with limit_threads(sequences.n_steps):
+        with self._limit_threads(sequences):
             return self._sequence_scores(sequences)
+
+    def _limit_threads(self, sequences: Sequences):
+        if max(self.n_components, self.n_features_in_) <= SMALL:  # plain loops, no BLAS
+            return nullcontext()
+        return limit_threads(sequences.n_steps)
 
     def _step_scores(self, sequences: Sequences) -> np.ndarray:
         model = self._model_for(sequences)
-        return self._run(lambda *shard: model.step_scores(*shard)[:1], sequences)[0]
+        scores = map_rows(lambda *shard: model.step_scores(*shard)[:1], sequences, self.n_jobs)
+        return scores[0]
 
     def _sequence_scores(self, sequences: Sequences) -> np.ndarray:
-        return self._run(self._model_for(sequences).sequence_scores, sequences)[0]
+        return map_rows(self._model_for(sequences).sequence_scores, sequences, self.n_jobs)[0]
 
     def aic(self, X, *, inputs=None, groups=None, lengths=None) -> float:
         """Akaike's information criterion on X (lower is better).

@@ -336,8 +336,12 @@ def _with_known_states(evidence: Evidence, states) -> Evidence:
         [(ones if evidence.noise is None else evidence.noise)[of_x], 1.0 - known_masks[of_s]]
     )
     y = np.hstack([evidence.y, np.nan_to_num(states, nan=0.0)])
-    constants = evidence.constants - 0.5 * LOG_2PI * (~np.isnan(states)).sum(axis=1)
-    return Evidence(y, joint.astype(np.intp), np.ascontiguousarray(S), noise, constants)
+    by_pattern = evidence.pattern_constants
+    by_pattern = np.zeros(len(evidence.S)) if by_pattern is None else by_pattern
+    by_pattern = by_pattern[of_x] - 0.5 * LOG_2PI * known_masks[of_s].sum(axis=1)
+    return Evidence(
+        y, joint.astype(np.intp), np.ascontiguousarray(S), noise, evidence.constants, by_pattern
+    )
 
 
 def _coarser(pattern_sums, pattern, patterns: Patterns) -> np.ndarray:

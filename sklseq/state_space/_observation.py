@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from scipy.linalg import solve_triangular
 
 from sklseq._covariance import Floor, clip_covariance
 from sklseq.state_space import _whitening as kernels
-from sklseq.state_space._chain import Evidence
+from sklseq.state_space._chain import SMALL, Evidence
 from sklseq.state_space._estimate import (
     estimate_coefficients,
     estimate_covariance,
@@ -26,6 +27,7 @@ from sklseq.state_space._estimate import (
 )
 
 LOG_2PI = np.log(2 * np.pi)
+BLOCK_ELEMENTS = 1 << 15
 TABLE_ELEMENTS = 1 << 22  # doubles of per-pattern tables that exist at a time
 
 
@@ -90,83 +92,121 @@ class GaussianObservation:
 
     def evidence(self, X, inputs=None) -> tuple[Evidence, Patterns]:
         """What each row says about its state."""
-        d = self.matrix.shape[1]
-        p = len(self.matrix)
-        rows, patterns, weights, exact = self._scaled(X, inputs)
-        if patterns.of_row is None and not exact:
-            return self._complete_evidence(rows, weights), patterns
-        if p > d and not exact:
-            return self._collapsed_evidence(rows, weights, patterns), patterns
-        tables = self._whitening_tables(patterns.masks, weights)
-        S = tables.S
-        y = rows
-        if tables.W is not None:
-            y = np.empty(rows.shape)
-            kernels.map_rows_by_pattern(rows, self._of_row(patterns, len(X)), 0, tables.W, y)
-        constants = tables.log_det[0 if patterns.of_row is None else patterns.of_row]
-        return Evidence(y, patterns.of_row, S, tables.noise, constants), patterns
-
-    @staticmethod
-    def _of_row(patterns: Patterns, n: int) -> np.ndarray:
-        return np.zeros(n, dtype=np.intp) if patterns.of_row is None else patterns.of_row
-
-    def _scaled(self, X, inputs):
-        """Centred rows, zero where missing; divided by their standard deviations if "diag"."""
-        p = len(self.matrix)
+        p, d = self.matrix.shape
         shift = None if inputs is None else np.ascontiguousarray(inputs @ self.input_matrix.T)
-        variances = np.diag(self.covariance)
-        exact = bool((variances == 0.0).any())
-        if self.diagonal:
-            weights = 1.0 / np.sqrt(np.where(variances > 0.0, variances, 1.0))
-        else:
-            weights = np.ones(p)
-            exact = exact or np.linalg.eigvalsh(self.covariance)[0] <= _singular(variances.max(), p)
-        rows = np.empty(X.shape)
-        missing = kernels.scale_rows(X, self.offset, shift, weights, rows)
-        patterns = Patterns(None, np.ones((1, p), dtype=bool))
-        if missing:
+        exact = self._exact()
+        if not exact and not self.diagonal and p <= min(d, SMALL):
+            evidence = self._small_complete_evidence(X, shift)
+            if evidence is not None:
+                return evidence, _complete(p)
+        weights = self._weights()
+        if p > d and not exact:
             patterns = Patterns(*kernels.find_patterns(X))
-        return rows, patterns, weights, exact
+            if patterns.of_row is None:
+                return self._complete_evidence(X, inputs, weights), patterns
+        if self.diagonal:
+            rows = np.empty(X.shape)
+            missing = kernels.scale_rows(X, self.offset, shift, weights, rows)
+            patterns = Patterns(*kernels.find_patterns(X)) if missing else _complete(p)
+            if not missing and not exact:
+                S = np.ascontiguousarray((weights[:, None] * self.matrix)[None])
+                constant = np.log(weights).sum() - 0.5 * p * LOG_2PI
+                return Evidence(rows, None, S, None, constant), patterns
+        else:
+            patterns = Patterns(*kernels.find_patterns(X))
+            rows = None
+        if patterns.of_row is None and not exact:
+            return self._complete_evidence(X, inputs, weights), patterns
+        if p > d and not exact:
+            return self._collapsed_evidence(X, shift, rows, weights, patterns), patterns
+        tables = self._whitening_tables(patterns.masks, weights)
+        y = rows
+        if y is None:
+            y = np.empty(X.shape)
+            of_row = np.zeros(len(X), dtype=np.intp) if patterns.of_row is None else patterns.of_row
+            kernels.map_rows_by_pattern(X, self.offset, shift, of_row, 0, tables.W, y)
+        return Evidence(y, patterns.of_row, tables.S, tables.noise, None, tables.log_det), patterns
 
-    def _complete_evidence(self, rows, weights) -> Evidence:
+    def _weights(self) -> np.ndarray:
+        """Reciprocal standard deviations, 1 where there is no noise or noise is correlated."""
+        if not self.diagonal:
+            return np.ones(len(self.matrix))
+        variances = self.covariance.diagonal()
+        return 1.0 / np.sqrt(np.where(variances > 0.0, variances, 1.0))
+
+    @cached_property
+    def factor(self) -> np.ndarray | None:
+        """Lower Cholesky factor of Sigma, or None where some direction has no noise."""
+        try:
+            factor = np.linalg.cholesky(self.covariance)
+        except np.linalg.LinAlgError:
+            return None
+        pivots = factor.diagonal() ** 2
+        smallest = _singular(1.0, len(pivots))
+        return factor if np.all(pivots > smallest * self.covariance.diagonal()) else None
+
+    def _exact(self) -> bool:
+        """Whether some direction is observed without noise."""
+        if self.diagonal:
+            return bool(self.covariance.diagonal().min() == 0.0)
+        return self.factor is None
+
+    def _small_complete_evidence(self, X, shift) -> Evidence | None:
+        """One pass over the rows, without BLAS; None where an entry is missing."""
+        W = np.linalg.inv(self.factor)
+        y = np.empty(X.shape)
+        if not kernels.whiten_complete_rows(X, self.offset, shift, W, y):
+            return None
+        constant = np.log(np.diag(W)).sum() - 0.5 * len(W) * LOG_2PI
+        return Evidence(y, None, np.ascontiguousarray(W @ self.matrix)[None], None, constant)
+
+    def _complete_evidence(self, X, inputs, weights) -> Evidence:
+        """In blocks whose temporaries stay in the cache."""
         p, d = self.matrix.shape
         if self.diagonal:
-            S = weights[:, None] * self.matrix
+            whiten, S = None, weights[:, None] * self.matrix
             log_det = np.log(weights).sum()
         else:
-            factor = np.linalg.cholesky(self.covariance)
-            S = solve_triangular(factor, self.matrix, lower=True)
-            inverse = solve_triangular(factor, np.eye(p), lower=True)
-            rows = rows @ inverse.T
-            log_det = -np.log(np.diag(factor)).sum()
+            S = solve_triangular(self.factor, self.matrix, lower=True, check_finite=False)
+            whiten = solve_triangular(self.factor, np.eye(p), lower=True, check_finite=False).T
+            log_det = -np.log(self.factor.diagonal()).sum()
         constant = log_det - 0.5 * p * LOG_2PI
-        if p <= d:
-            return Evidence(rows, None, np.ascontiguousarray(S[None]), None, constant)
-        U, R = np.linalg.qr(S)
-        y = rows @ U
-        rest = rows - y @ U.T
-        constants = constant - 0.5 * np.einsum("np,np->n", rest, rest)
-        return Evidence(y, None, np.ascontiguousarray(R[None]), None, constants)
+        collapses = p > d
+        U, R = np.linalg.qr(S) if collapses else (None, S)
+        y, constants = np.empty((len(X), len(R))), np.full(len(X), constant)
+        size = max(16, BLOCK_ELEMENTS // p)
+        for start in range(0, len(X), size):
+            part = slice(start, start + size)
+            block = self.centred(X[part], None if inputs is None else inputs[part])
+            block = block * weights if whiten is None else block @ whiten
+            if not collapses:
+                y[part] = block
+                continue
+            np.matmul(block, U, out=y[part])
+            block -= y[part] @ U.T
+            constants[part] -= 0.5 * np.einsum("np,np->n", block, block)
+        S = np.ascontiguousarray(R[None])
+        return Evidence(y, None, S, None, constants if collapses else constant)
 
-    def _collapsed_evidence(self, rows, weights, patterns: Patterns) -> Evidence:
+    def _collapsed_evidence(self, X, shift, rows, weights, patterns: Patterns) -> Evidence:
         p, d = self.matrix.shape
         n_patterns = len(patterns.masks)
-        y, rest = np.empty((len(rows), d)), np.empty(len(rows))
+        y, rest = np.empty((len(X), d)), np.empty(len(X))
         S, log_det = np.empty((n_patterns, d, d)), np.empty(n_patterns)
+        whitened = np.empty(X.shape) if rows is None else rows
         size = max(1, TABLE_ELEMENTS // (p * max(p, d)))
         for start in range(0, n_patterns, size):
             part = slice(start, start + size)
             tables = self._whitening_tables(patterns.masks[part], weights)
-            if tables.W is not None:
-                whitened = np.empty(rows.shape)
-                kernels.map_rows_by_pattern(rows, patterns.of_row, start, tables.W, whitened)
-            else:
-                whitened = rows
+            if rows is None:
+                kernels.map_rows_by_pattern(
+                    X, self.offset, shift, patterns.of_row, start, tables.W, whitened
+                )
             U, S[part] = np.linalg.qr(tables.S)
             log_det[part] = tables.log_det
             U = np.ascontiguousarray(U)
             kernels.project_rows_by_pattern(whitened, patterns.of_row, start, U, y, rest)
-        return Evidence(y, patterns.of_row, S, None, log_det[patterns.of_row] - 0.5 * rest)
+        return Evidence(y, patterns.of_row, S, None, -0.5 * rest, log_det)
 
     def _whitening_tables(self, masks, weights) -> _Tables:
         """Per pattern: W with W Sigma_oo W' = I, S = W B, and the constant of the log-density."""
@@ -180,8 +220,15 @@ class GaussianObservation:
         n, p = masks.shape
         both = masks[:, :, None] & masks[:, None, :]
         blocks = np.where(both, self.covariance, 0.0)
+        if not self._exact():
+            # 1 on the diagonal for what is missing, whose row of W is then zero
+            blocks[:, np.arange(p), np.arange(p)] += ~masks
+            W = np.linalg.inv(np.linalg.cholesky(blocks))
+            log_det = np.log(np.diagonal(W, axis1=1, axis2=2)).sum(axis=1) - 0.5 * LOG_2PI * seen
+            W = np.where(both, W, 0.0)
+            return _Tables(np.ascontiguousarray(W), W @ self.matrix, None, log_det)
         values, vectors = np.linalg.eigh(blocks)
-        # unseen coordinates are eigenvectors of value 0: a zero row of W, not a perfect observation
+        # unseen coordinates are eigenvectors of value 0: a zero row of W, no observation
         real = np.einsum("npq,np->nq", vectors**2, masks) > 0.5
         smallest = _singular(np.max(values, axis=1, initial=0.0), p)[:, None]
         positive = real & (values > smallest)
@@ -200,36 +247,60 @@ class GaussianObservation:
     ) -> ObservationStatistics:
         """Expected sums, given smoothed means (N, d) and covariance sums (n_patterns, d, d)."""
         p, d = self.matrix.shape
-        n = len(X)
-        residual = self.centred(X, inputs) - means @ self.matrix.T
-        columns = [means, np.ones((n, 1))]
-        if inputs is not None:
-            columns.append(inputs)
-        h = np.hstack(columns)
         masks = patterns.masks
-        gram = np.zeros((len(masks), h.shape[1], h.shape[1]))
-        if patterns.of_row is None:
+        counts = np.array([float(len(X))])
+        if patterns.of_row is not None:
+            counts = np.bincount(patterns.of_row, minlength=len(masks)).astype(float)
+        size = d + 1 + (0 if inputs is None else inputs.shape[1])
+        gram = np.zeros((len(masks), size, size))
+        complete = patterns.of_row is None
+        if max(size, p) <= SMALL and (self.diagonal or complete):
+            shift = None if inputs is None else inputs @ self.input_matrix.T
+            cross, second = np.zeros((p, size)), np.zeros((p, p))
+            B = np.ascontiguousarray(self.matrix)
+            kernels.residual_sums(
+                X, self.offset, shift, B, means, inputs, patterns.of_row, gram, cross, second
+            )
+            if self.diagonal:
+                return self._diagonal_statistics(
+                    cross, second.diagonal(), masks, counts, gram, pattern_sums
+                )
+            gram[0, :d, :d] += pattern_sums[0]
+            spread = self.matrix @ pattern_sums[0]
+            cross[:, :d] -= spread
+            return ObservationStatistics(
+                np.full(p, counts[0]), gram[0], cross, second + spread @ self.matrix.T
+            )
+        residual = self.centred(X, inputs) - means @ self.matrix.T
+        ones = np.ones((len(X), 1))
+        h = np.hstack([means, ones] if inputs is None else [means, ones, inputs])
+        if complete:
             gram[0] = h.T @ h
-            counts = np.array([float(n)])
         else:
             residual = np.where(np.isnan(residual), 0.0, residual)
             kernels.add_products_by_pattern(h, patterns.of_row, gram)
-            counts = np.bincount(patterns.of_row, minlength=len(masks)).astype(float)
-        gram[:, :d, :d] += pattern_sums
         if self.diagonal:
-            return self._diagonal_statistics(residual, h, masks, counts, gram, pattern_sums)
+            second = np.einsum("np,np->p", residual, residual)
+            return self._diagonal_statistics(
+                residual.T @ h, second, masks, counts, gram, pattern_sums
+            )
+        gram[:, :d, :d] += pattern_sums
         return self._full_statistics(residual, h, patterns, counts, gram, pattern_sums)
 
-    def _diagonal_statistics(self, residual, h, masks, counts, gram, pattern_sums):
+    def _diagonal_statistics(self, cross, second, masks, counts, gram, pattern_sums):
+        """Sums over means in, sums over states out."""
         d = self.matrix.shape[1]
+        gram[:, :d, :d] += pattern_sums
+        if len(masks) == 1 and not self.partly_missing and masks.all():
+            B_spread = self.matrix @ pattern_sums[0]
+            cross[:, :d] -= B_spread
+            second = second + (B_spread * self.matrix).sum(axis=1)
+            return ObservationStatistics(np.full(len(cross), counts[0]), gram[0], cross, second)
         weights = masks.T.astype(float)  # (p, n_patterns)
-        flat = pattern_sums.reshape(len(masks), -1)
-        spread = (weights @ flat).reshape(-1, d, d)  # (p, d, d)
+        spread = (weights @ pattern_sums.reshape(len(masks), -1)).reshape(-1, d, d)
         B_spread = np.einsum("pi,pij->pj", self.matrix, spread)
-        cross = residual.T @ h
         cross[:, :d] -= B_spread
-        second = np.einsum("np,np->p", residual, residual)
-        second += np.einsum("pj,pj->p", B_spread, self.matrix)
+        second = second + np.einsum("pj,pj->p", B_spread, self.matrix)
         if self.partly_missing:
             size = gram.shape[1]
             gram = (weights @ gram.reshape(len(masks), -1)).reshape(-1, size, size)
@@ -280,21 +351,21 @@ class GaussianObservation:
         """Regression on the state, 1 and inputs (Ghahramani and Hinton 1996, eqs. 14-16)."""
         p, d = self.matrix.shape
         counts, gram, cross, second = statistics
-        held = np.zeros(cross.shape, dtype=bool)
-        held[:, :d] = self.held.get("observation_matrix", False)
-        held[:, d] = self.held.get("observation_offset", False)
-        held[:, d + 1 :] = self.held.get("input_matrix", False)
-        held[counts == 0] = True  # a feature never seen says nothing
-        noise = np.diag(self.covariance) if self.diagonal else self.covariance
+        held = None
+        if self.held or counts.min() == 0:
+            held = np.zeros(cross.shape, dtype=bool)
+            held[:, :d] = self.held.get("observation_matrix", False)
+            held[:, d] = self.held.get("observation_offset", False)
+            held[:, d + 1 :] = self.held.get("input_matrix", False)
+            held[counts == 0] = True  # a feature never seen says nothing
+        noise = self.covariance.diagonal() if self.diagonal else self.covariance
         shift = estimate_coefficients(cross, gram, held, noise)
-        crossed = np.einsum("ph,qh->pq", shift, cross) if second.ndim == 2 else None
         if second.ndim == 2:
+            crossed = shift @ cross.T
             moment = second - crossed - crossed.T + shift @ gram @ shift.T
         else:
-            own = gram if gram.ndim == 3 else gram[None]
-            moment = second - 2 * np.einsum("ph,ph->p", shift, cross)
-            moment = moment + np.einsum("pi,pij,pj->p", shift, np.broadcast_to(
-                own, (p, *own.shape[1:])), shift)  # fmt: skip
+            moved = shift @ gram if gram.ndim == 2 else np.einsum("pi,pij->pj", shift, gram)
+            moment = second + ((moved - 2 * cross) * shift).sum(axis=1)
         return replace(
             self,
             matrix=self.matrix + shift[:, :d],
@@ -305,7 +376,7 @@ class GaussianObservation:
         )
 
     def _estimate_covariance(self, moment, counts):
-        held = np.broadcast_to(self.held.get("observation_covariance", False), self.covariance.shape)
+        held = self.held.get("observation_covariance", np.array(False))
         if held.all():
             return self.covariance
         rows = np.maximum(counts, 1.0)
@@ -313,9 +384,10 @@ class GaussianObservation:
             variance = max(moment.sum() / rows.sum(), 0.0)
             return np.eye(len(rows)) * max(variance, self.floor.variances.max())
         if self.covariance_type == "diag":
-            variances = np.where(counts > 0, moment / rows, np.diag(self.covariance))
+            variances = np.where(counts > 0, moment / rows, self.covariance.diagonal())
             variances = np.maximum(variances, self.floor.variances)
-            return np.diag(np.where(np.diag(held), np.diag(self.covariance), variances))
+            return np.diag(np.where(np.diag(held) if held.ndim else held, self.covariance.diagonal(),
+                                    variances))  # fmt: skip
         estimate = estimate_covariance(self.covariance, moment / rows[0], "full", held)
         return estimate if held.any() else clip_covariance(estimate, self.floor)
 
@@ -342,6 +414,10 @@ class GaussianObservation:
         """E[X | S = means], (..., p)."""
         expected = means @ self.matrix.T + self.offset
         return expected if inputs is None else expected + inputs @ self.input_matrix.T
+
+
+def _complete(p: int) -> Patterns:
+    return Patterns(None, np.ones((1, p), dtype=bool))
 
 
 class _Tables(NamedTuple):

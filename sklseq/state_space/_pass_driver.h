@@ -7,10 +7,9 @@ inline double update_mean(int d, int k, const double* S, const double* g, const 
     double quadratic = 0.0, determinant = 1.0, logs = 0.0;
     for (int i = 0; i < k; ++i) {
         const double* s = S + static_cast<Index>(i) * d;
-        double fitted = 0.0, size = std::fabs(y[i]);
-        for (int j = 0; j < d; ++j) fitted += s[j] * m[j];
-        const double u = y[i] - fitted;
+        const double u = y[i] - dot(d, s, m);
         if (!(f[i] > 0.0)) {
+            double size = std::fabs(y[i]);
             for (int j = 0; j < d; ++j) size += std::fabs(s[j] * m[j]);
             if (std::fabs(u) <= 1e-8 * (size - f[i])) continue;
             return f[i] == f[i] && u == u ? -HUGE_VAL : NAN;
@@ -21,10 +20,85 @@ inline double update_mean(int d, int k, const double* S, const double* g, const 
             logs += std::log(determinant);
             determinant = 1.0;
         }
-        const double* gain = g + static_cast<Index>(i) * d;
-        for (int j = 0; j < d; ++j) m[j] += gain[j] * u;
+        subtract_multiple(d, -u, g + static_cast<Index>(i) * d, m);
     }
     return -0.5 * (logs + std::log(determinant) + quadratic);
+}
+
+// The steady steps of one sequence, all in registers: only the chain m_next = C m + D y waits for
+// itself.  m is the predicted mean of the first row; with `keep` the filtered means are stored.
+template <int D, int K>
+inline double steady_forward(Index rows, const double* y, const double* drift, const double* C,
+                             const double* Dm, const double* M, const double* gain,
+                             const double* V, const double* W, double log_det, double* m,
+                             double* keep, double* step_ll) {
+    double now[D], total = 0.0;
+    for (int j = 0; j < D; ++j) now[j] = m[j];
+    for (Index t = 0; t < rows; ++t) {
+        const double* x = y + t * K;
+        double quadratic = 0.0;
+        for (int i = 0; i < K; ++i) {
+            double e = 0.0;
+            for (int l = 0; l <= i; ++l) e += W[i * K + l] * x[l];
+            for (int j = 0; j < D; ++j) e -= V[i * D + j] * now[j];
+            quadratic += e * e;
+        }
+        total += quadratic;
+        if (step_ll) step_ll[t] = -0.5 * (log_det + quadratic);
+        if (keep)
+            for (int j = 0; j < D; ++j) {
+                double value = 0.0;
+                for (int l = 0; l < K; ++l) value += gain[j * K + l] * x[l];
+                for (int l = 0; l < D; ++l) value += M[j * D + l] * now[l];
+                keep[t * D + j] = value;
+            }
+        double next[D];
+        for (int j = 0; j < D; ++j) {
+            double value = drift ? drift[t * D + j] : 0.0;
+            for (int l = 0; l < K; ++l) value += Dm[j * K + l] * x[l];
+            next[j] = value;
+        }
+        for (int j = 0; j < D; ++j)
+            for (int l = 0; l < D; ++l) next[j] += C[j * D + l] * now[l];
+        for (int j = 0; j < D; ++j) now[j] = next[j];
+    }
+    for (int j = 0; j < D; ++j) m[j] = now[j];
+    return -0.5 * (total + static_cast<double>(rows) * log_det);
+}
+
+// Rows first..first + rows of filtered means become smoothed means; the row after is smoothed.
+template <int D>
+inline void steady_backward(Index rows, const double* GA, const double* G, const double* drift,
+                            double* means) {
+    double after[D];
+    for (int j = 0; j < D; ++j) after[j] = means[rows * D + j];
+    for (Index t = rows - 1; t >= 0; --t) {
+        double* mean = means + t * D;
+        double now[D];
+        for (int j = 0; j < D; ++j) {
+            double value = 0.0;
+            for (int l = 0; l < D; ++l) value += GA[j * D + l] * mean[l];
+            if (drift)
+                for (int l = 0; l < D; ++l) value -= G[l * D + j] * drift[t * D + l];
+            now[j] = value;
+        }
+        for (int j = 0; j < D; ++j)
+            for (int l = 0; l < D; ++l) now[j] += G[l * D + j] * after[l];
+        for (int j = 0; j < D; ++j) mean[j] = after[j] = now[j];
+    }
+}
+
+// `count` copies of a block of n doubles
+inline void repeat(const double* block, Index n, Index count, double* out) {
+    if (count <= 0) return;
+    std::memcpy(out, block, sizeof(double) * n);
+    Index done = 1;
+    // double up to what stays in the first cache, then copy that
+    while (done < count) {
+        const Index more = std::min(std::min(done, count - done), std::max<Index>(1, 2048 / n));
+        std::memcpy(out + done * n, out, sizeof(double) * n * more);
+        done += more;
+    }
 }
 
 inline void add_to(int n, const double* x, double* sum) {
@@ -220,7 +294,7 @@ private:
     Engine engine;
     std::vector<double> g, f, log_f, G, J, ends, filtered;  // the path, one entry a step
     // the steady step: m_next = C m_p + D y, m_f = M m_p + K y, e = W y - V m_p, whitened
-    std::vector<double> M, K, V, W, C, D, GA;
+    std::vector<double> M, K, V, W, C, C_transposed, D, GA;
     std::vector<double> predicted, drive, errors, scratch;
 
     bool make_path() {
@@ -312,6 +386,8 @@ private:
         D.resize(static_cast<Index>(d) * k);
         multiply(p.gemm, false, false, d, d, d, 1.0, p.A, M.data(), 0.0, C.data());
         multiply(p.gemm, false, false, d, k, d, 1.0, p.A, K.data(), 0.0, D.data());
+        C_transposed.resize(dd);
+        transpose(d, C.data(), C_transposed.data());
         predicted.resize((BLOCK + 1) * d);
         drive.resize(BLOCK * d);
         errors.resize(BLOCK * k);
@@ -348,6 +424,10 @@ private:
                               p.drift ? p.drift + (row + 1) * d : nullptr, next.data());
             m.swap(next);
         }
+        if (small_forward(first, t, n, m.data(), keep, total)) {
+            if (last) std::memcpy(last, m.data(), sizeof(double) * d);
+            return total;
+        }
         for (; t < n; t += BLOCK)
             total += forward_block(first + t, static_cast<int>(std::min(BLOCK, n - t)),
                                    t + BLOCK < n, m.data(), keep);
@@ -361,6 +441,56 @@ private:
         return total;
     }
 
+    // The steady steps from t on for up to four states; m ends as the last filtered mean.
+    bool small_forward(Index first, Index t, Index n, double* m, double* keep, double& total) {
+        switch (d * 8 + k) {
+            case 9: return small_steps<1, 1>(first, t, n, m, keep, total);
+            case 17: return small_steps<2, 1>(first, t, n, m, keep, total);
+            case 18: return small_steps<2, 2>(first, t, n, m, keep, total);
+            case 25: return small_steps<3, 1>(first, t, n, m, keep, total);
+            case 26: return small_steps<3, 2>(first, t, n, m, keep, total);
+            case 27: return small_steps<3, 3>(first, t, n, m, keep, total);
+            case 33: return small_steps<4, 1>(first, t, n, m, keep, total);
+            case 34: return small_steps<4, 2>(first, t, n, m, keep, total);
+            case 35: return small_steps<4, 3>(first, t, n, m, keep, total);
+            case 36: return small_steps<4, 4>(first, t, n, m, keep, total);
+        }
+        return false;
+    }
+
+    template <int E, int F>
+    bool small_steps(Index first, Index t, Index n, double* m, double* keep, double& total) {
+        if (t >= n) return true;
+        const Index row = first + t;
+        // the last step alone, since no step follows it whose drift could be read
+        for (Index part = 0; part < 2; ++part) {
+            const Index start = part ? n - 1 - t : 0, rows = part ? 1 : n - 1 - t;
+            if (part) std::memcpy(predicted.data(), m, sizeof(double) * E);
+            total += steady_forward<E, F>(
+                rows, p.y + (row + start) * F,
+                p.drift && !part ? p.drift + (row + 1) * E : nullptr, C.data(), D.data(), M.data(),
+                K.data(), V.data(), W.data(), log_f[n_path - 1], m,
+                keep ? keep + (row + start) * E : nullptr,
+                p.step_ll ? p.step_ll + row + start : nullptr);
+        }
+        add_matrix_vector(E, E, M.data(), predicted.data(), nullptr, drive.data());
+        add_matrix_vector(E, F, K.data(), p.y + (first + n - 1) * F, drive.data(), m);
+        return true;
+    }
+
+    bool small_backward(Index row, Index rows) {
+        const double* gain = G.data() + (n_path - 1) * dd;
+        const double* drift = p.drift ? p.drift + (row + 1) * d : nullptr;
+        double* means = p.means + row * d;
+        switch (d) {
+            case 1: steady_backward<1>(rows, GA.data(), gain, drift, means); return true;
+            case 2: steady_backward<2>(rows, GA.data(), gain, drift, means); return true;
+            case 3: steady_backward<3>(rows, GA.data(), gain, drift, means); return true;
+            case 4: steady_backward<4>(rows, GA.data(), gain, drift, means); return true;
+        }
+        return false;
+    }
+
     // A block of steady steps: everything but the chain C m is a product over the block.
     double forward_block(Index row, int rows, bool more, double* m, double* keep) {
         const double* y = p.y + row * k;
@@ -372,8 +502,8 @@ private:
         }
         std::memcpy(predicted.data(), m, sizeof(double) * d);
         for (int t = 0; t < rows; ++t)
-            add_matrix_vector(d, d, C.data(), predicted.data() + t * d, drive.data() + t * d,
-                              predicted.data() + (t + 1) * d);
+            add_vector_matrix(d, d, predicted.data() + t * d, C_transposed.data(),
+                              drive.data() + t * d, predicted.data() + (t + 1) * d);
         std::memcpy(m, predicted.data() + rows * d, sizeof(double) * d);
         if (keep) {
             multiply(p.gemm, false, true, rows, d, d, 1.0, predicted.data(), M.data(), 0.0,
@@ -400,7 +530,9 @@ private:
         std::vector<double> difference(d);
         Index t = n - 2;
         if (steady && n > n_path) {
-            for (Index stop = n - 1; stop > n_path; ) {
+            Index stop = n - 1;
+            if (small_backward(first + n_path, stop - n_path)) stop = n_path;
+            while (stop > n_path) {
                 const Index start = std::max(n_path, stop - BLOCK);
                 backward_block(first + start, static_cast<int>(stop - start));
                 stop = start;
@@ -426,19 +558,19 @@ private:
         if (p.drift)
             multiply(p.gemm, false, false, rows, d, d, -1.0, p.drift + (row + 1) * d, gain, 1.0,
                      drive.data());
-        std::vector<double> transposed(dd);
-        for (int i = 0; i < d; ++i)
-            for (int j = 0; j < d; ++j) transposed[j * d + i] = gain[i * d + j];
         for (int t = rows - 1; t >= 0; --t)
-            add_matrix_vector(d, d, transposed.data(), p.means + (row + t + 1) * d,
-                              drive.data() + t * d, p.means + (row + t) * d);
+            add_vector_matrix(d, d, p.means + (row + t + 1) * d, gain, drive.data() + t * d,
+                              p.means + (row + t) * d);
     }
 
     void fill_filtered_covariances() {
         for (Index i = 0; i < p.n_sequences; ++i)
-            for (Index t = 0; t < p.offsets[i + 1] - p.offsets[i]; ++t)
-                std::memcpy(p.filtered_covs + (p.offsets[i] + t) * dd,
-                            filtered.data() + std::min(t, n_path - 1) * dd, sizeof(double) * dd);
+        {
+            const Index n = p.offsets[i + 1] - p.offsets[i], own = std::min(n, n_path);
+            double* out = p.filtered_covs + p.offsets[i] * dd;
+            std::memcpy(out, filtered.data(), sizeof(double) * dd * own);
+            repeat(filtered.data() + (own - 1) * dd, dd, n - own, out + own * dd);
+        }
     }
 
     // The smoothed covariances depend on the length alone: one recursion for each length.
@@ -459,10 +591,11 @@ private:
         }
     }
 
-    void put(const double* block, Index t, double* out, const Index* members, Index count) {
+    void put(const double* block, Index t, Index steps, double* out, const Index* members,
+             Index count) {
         if (!out) return;
         for (Index i = 0; i < count; ++i)
-            std::memcpy(out + (p.offsets[members[i]] + t) * dd, block, sizeof(double) * dd);
+            repeat(block, dd, steps, out + (p.offsets[members[i]] + t) * dd);
     }
 
     void backward_of_length(Index n, const Index* members, Index count) {
@@ -470,7 +603,7 @@ private:
         const double weight = static_cast<double>(count);
         std::memcpy(form.data(), ends.data() + std::min(n, n_path) * dd - dd, sizeof(double) * dd);
         engine.expand(form.data(), now.data());
-        put(now.data(), n - 1, p.covs, members, count);
+        put(now.data(), n - 1, 1, p.covs, members, count);
         if (p.sum_pattern) add_times(dd, weight, now.data(), p.sum_pattern);
         int hits = 0;
         for (Index t = n - 2; t >= 0; --t) {
@@ -488,58 +621,12 @@ private:
             }
             if (p.sum_pattern) add_times(dd, weight * repeats, now.data(), p.sum_pattern);
             const Index last = t - static_cast<Index>(repeats) + 1;
-            for (Index s = t; s >= last; --s) {
-                put(lag.data(), s + 1, p.lag_one, members, count);
-                put(now.data(), s, p.covs, members, count);
-            }
+            put(lag.data(), last + 1, t - last + 1, p.lag_one, members, count);
+            put(now.data(), last, t - last + 1, p.covs, members, count);
             t = last;
         }
         if (p.sums()) add_times(dd, weight, now.data(), p.sum_first);
         std::fill(lag.begin(), lag.end(), 0.0);
-        put(lag.data(), 0, p.lag_one, members, count);
+        put(lag.data(), 0, 1, p.lag_one, members, count);
     }
 };
-
-inline void clear(double* sum, Index n) {
-    if (sum) std::fill(sum, sum + n, 0.0);
-}
-
-template <class Engine>
-inline bool together(const Pass& p, bool& tried_long) {
-    Together<Engine> all(p);
-    const auto outcome = all.run();
-    tried_long = outcome == Together<Engine>::TOO_LONG;
-    return outcome == Together<Engine>::DONE;
-}
-
-inline void run(const Pass& p) {
-    const Index dd = static_cast<Index>(p.d) * p.d;
-    const bool exact = p.noise != nullptr;
-    std::fill(p.form, p.form + p.n_sequences, static_cast<std::int8_t>(exact));
-    const bool shared = p.pattern == nullptr;
-    bool too_long = false;
-    if (shared && !exact && together<PlainEngine>(p, too_long)) return;
-    if (shared && !too_long && together<RootEngine>(p, too_long)) {
-        std::fill(p.form, p.form + p.n_sequences, static_cast<std::int8_t>(1));
-        return;
-    }
-    // A plain sequence that loses its pivots half-way has added to the sums already: start over
-    // with that sequence in square-root form.
-    Alone<PlainEngine> plain(p);
-    Alone<RootEngine> root(p);
-    for (bool again = true; again;) {
-        again = false;
-        clear(p.sum_previous, dd);
-        clear(p.sum_next, dd);
-        clear(p.sum_lag, dd);
-        clear(p.sum_first, dd);
-        clear(p.sum_pattern, dd * p.n_patterns);
-        for (Index i = 0; i < p.n_sequences; ++i) {
-            if (p.form[i] == 0 && !plain.run(i)) {
-                p.form[i] = 1;
-                again = again || p.sums();
-            }
-            if (p.form[i] == 1) root.run(i);
-        }
-    }
-}

@@ -47,8 +47,7 @@ struct PlainEngine {
                 continue;
             }
             vector_matrix(d, d, s, P.data(), h);
-            double variance = 1.0;
-            for (int j = 0; j < d; ++j) variance += s[j] * h[j];
+            const double variance = 1.0 + dot(d, s, h);
             f[i] = variance;
             // NaN must count as the worst
             if (!(variance <= worst_variance)) worst_variance = variance;
@@ -57,11 +56,8 @@ struct PlainEngine {
                 gain[j] = h[j] * inverse;
                 h[j] *= root;
             }
-            for (int a = 0; a < d; ++a) {
-                const double factor = h[a];
-                double* out = P.data() + static_cast<Index>(a) * d;
-                for (int j = 0; j < d; ++j) out[j] -= factor * h[j];
-            }
+            for (int a = 0; a < d; ++a)
+                subtract_multiple(d, h[a], h, P.data() + static_cast<Index>(a) * d);
         }
     }
 

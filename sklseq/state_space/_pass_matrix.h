@@ -1,28 +1,47 @@
 // Small dense matrices, row-major, no allocation.  Included once per instruction set, inside a
 // namespace: no include guard, no includes.
 
-// A block of W columns of x := (x - sum_l c[l] y[l, :]) * scale, kept in registers.
-template <int W>
+// A block of N vectors V of x := (x - sum_l c[l] y[l, :]) * scale, kept in registers.  Few vectors
+// are summed in two chains each, or they would wait for themselves.
+template <class V, int N>
 inline void eliminate_block(int terms, const double* c, Index c_stride, const double* y, Index ld,
                             double* x, double scale) {
-    double acc[W];
-    for (int j = 0; j < W; ++j) acc[j] = x[j];
-    for (int l = 0; l < terms; ++l) {
-        const double factor = c[l * c_stride];
-        const double* row = y + l * ld;
-        for (int j = 0; j < W; ++j) acc[j] -= factor * row[j];
+    V even[N], odd[N];
+    for (int v = 0; v < N; ++v) {
+        even[v] = wide<V>::load(x + v * wide<V>::size);
+        odd[v] = V();
     }
-    for (int j = 0; j < W; ++j) x[j] = acc[j] * scale;
+    int l = 0;
+    for (; l + 2 <= terms; l += 2) {
+        const double one = c[l * c_stride], two = c[(l + 1) * c_stride];
+        const double* row = y + l * ld;
+        for (int v = 0; v < N; ++v) {
+            even[v] -= one * wide<V>::load(row + v * wide<V>::size);
+            odd[v] -= two * wide<V>::load(row + ld + v * wide<V>::size);
+        }
+    }
+    if (l < terms)
+        for (int v = 0; v < N; ++v)
+            even[v] -= c[l * c_stride] * wide<V>::load(y + l * ld + v * wide<V>::size);
+    for (int v = 0; v < N; ++v)
+        wide<V>::store(x + v * wide<V>::size, (even[v] + odd[v]) * scale);
 }
 
+// x (n,) := (x - sum_l c[l] y[l, :]) * scale
 inline void eliminate(int n, int terms, const double* c, Index c_stride, const double* y, Index ld,
                       double* x, double scale) {
     int j = 0;
-    for (; j + 32 <= n; j += 32) eliminate_block<32>(terms, c, c_stride, y + j, ld, x + j, scale);
-    for (; j + 16 <= n; j += 16) eliminate_block<16>(terms, c, c_stride, y + j, ld, x + j, scale);
-    for (; j + 8 <= n; j += 8) eliminate_block<8>(terms, c, c_stride, y + j, ld, x + j, scale);
-    for (; j + 4 <= n; j += 4) eliminate_block<4>(terms, c, c_stride, y + j, ld, x + j, scale);
-    for (; j < n; ++j) eliminate_block<1>(terms, c, c_stride, y + j, ld, x + j, scale);
+#ifdef __GNUC__
+    for (; j + 4 * LANES <= n; j += 4 * LANES)
+        eliminate_block<Vec, 4>(terms, c, c_stride, y + j, ld, x + j, scale);
+    for (; j + 2 * LANES <= n; j += 2 * LANES)
+        eliminate_block<Vec, 2>(terms, c, c_stride, y + j, ld, x + j, scale);
+    for (; j + LANES <= n; j += LANES)
+        eliminate_block<Vec, 1>(terms, c, c_stride, y + j, ld, x + j, scale);
+    for (; j + 2 <= n; j += 2)
+        eliminate_block<Pair, 1>(terms, c, c_stride, y + j, ld, x + j, scale);
+#endif
+    for (; j < n; ++j) eliminate_block<double, 1>(terms, c, c_stride, y + j, ld, x + j, scale);
 }
 
 // out = x' M (M: (n, m)), that is sum_l x[l] M[l, :]
@@ -31,20 +50,48 @@ inline void vector_matrix(int n, int m, const double* x, const double* M, double
     eliminate(m, n, x, 1, M, m, out, -1.0);
 }
 
+// out = base + x' M
+inline void add_vector_matrix(int n, int m, const double* x, const double* M, const double* base,
+                              double* out) {
+    for (int j = 0; j < m; ++j) out[j] = base ? -base[j] : 0.0;
+    eliminate(m, n, x, 1, M, m, out, -1.0);
+}
+
+// x -= factor y
+inline void subtract_multiple(int n, double factor, const double* y, double* x) {
+    eliminate(n, 1, &factor, 1, y, n, x, 1.0);
+}
+
+// a'b in four chains, or in as many as a vector has lanes
+inline double dot(int n, const double* a, const double* b) {
+    int j = 0;
+    double total = 0.0;
+#ifdef __GNUC__
+    if (n >= LANES) {
+        Vec sum = load(a) * load(b);
+        for (j = LANES; j + LANES <= n; j += LANES) sum += load(a + j) * load(b + j);
+        for (int l = 0; l < LANES; ++l) total += sum[l];
+    }
+#endif
+    double one = 0.0, two = 0.0;
+    for (; j + 2 <= n; j += 2) {
+        one += a[j] * b[j];
+        two += a[j + 1] * b[j + 1];
+    }
+    if (j < n) one += a[j] * b[j];
+    return total + (one + two);
+}
+
 // out = base + M x, one dot product a row
 inline void add_matrix_vector(int n, int m, const double* M, const double* x, const double* base,
                               double* out) {
-    for (int i = 0; i < n; ++i) {
-        const double* row = M + static_cast<Index>(i) * m;
-        double even = 0.0, odd = 0.0;
-        int j = 0;
-        for (; j + 2 <= m; j += 2) {
-            even += row[j] * x[j];
-            odd += row[j + 1] * x[j + 1];
-        }
-        if (j < m) even += row[j] * x[j];
-        out[i] = (base ? base[i] : 0.0) + (even + odd);
-    }
+    for (int i = 0; i < n; ++i)
+        out[i] = (base ? base[i] : 0.0) + dot(m, M + static_cast<Index>(i) * m, x);
+}
+
+inline void transpose(int n, const double* M, double* out) {
+    for (int i = 0; i < n; ++i)
+        for (int j = 0; j < n; ++j) out[j * n + i] = M[i * n + j];
 }
 
 // C (m, n) = alpha op(A) op(B) + beta C, inner dimension r

@@ -104,26 +104,67 @@ def scale_rows(
     return missing
 
 
+def whiten_complete_rows(
+    const double[:, ::1] X not None,
+    const double[::1] centre not None,
+    const double[:, ::1] shift,
+    const double[:, ::1] W not None,
+    double[:, ::1] out not None,
+):
+    """OUT: out = (X - centre - shift) W', for lower triangular W.  False where X has a gap."""
+    cdef Py_ssize_t n = X.shape[0], p = X.shape[1], t, i, j
+    cdef double total, check
+    cdef bint shifted = shift is not None
+    cdef bint complete = True
+    with nogil:
+        for t in range(n):
+            check = 0.0
+            for i in range(p):
+                total = 0.0
+                for j in range(i + 1):
+                    if shifted:
+                        total = total + W[i, j] * (X[t, j] - centre[j] - shift[t, j])
+                    else:
+                        total = total + W[i, j] * (X[t, j] - centre[j])
+                out[t, i] = total
+                check = check + total
+            if isnan(check):
+                complete = False
+                break
+    return complete
+
+
 def map_rows_by_pattern(
-    const double[:, ::1] x not None,
+    const double[:, ::1] X not None,
+    const double[::1] centre not None,
+    const double[:, ::1] shift,
     const Py_ssize_t[::1] pattern not None,
     Py_ssize_t first,
     const double[:, :, ::1] W not None,
     double[:, ::1] out not None,
 ):
-    """OUT: out[t] = W[pattern[t] - first] x[t] for the rows whose pattern W has; others are left."""
-    cdef Py_ssize_t n = x.shape[0], p = x.shape[1], k = W.shape[1], t, i, j, q
-    cdef double total
+    """OUT: out[t] = W[pattern[t] - first] (X - centre - shift)[t], a missing entry of X being 0.
+
+    Rows whose pattern W does not have are left.
+    """
+    cdef Py_ssize_t n = X.shape[0], p = X.shape[1], k = W.shape[1], t, i, j, q
+    cdef double x
+    cdef bint shifted = shift is not None
     with nogil:
         for t in range(n):
             q = pattern[t] - first
             if q < 0 or q >= W.shape[0]:
                 continue
             for i in range(k):
-                total = 0.0
-                for j in range(p):
-                    total = total + W[q, i, j] * x[t, j]
-                out[t, i] = total
+                out[t, i] = 0.0
+            for j in range(p):
+                x = X[t, j] - centre[j]
+                if shifted:
+                    x = x - shift[t, j]
+                if isnan(x):
+                    continue
+                for i in range(k):
+                    out[t, i] += W[q, i, j] * x
 
 
 def project_rows_by_pattern(
@@ -174,3 +215,98 @@ def add_products_by_pattern(
             for i in range(r):
                 for j in range(r):
                     out[q, i, j] += h[t, i] * h[t, j]
+
+
+def transition_sums(
+    const double[:, ::1] means not None,
+    const double[:, ::1] A not None,
+    const double[:, ::1] drift,
+    const double[:, ::1] inputs,
+    const Py_ssize_t[::1] offsets not None,
+    double[:, ::1] gram not None,
+    double[:, ::1] cross not None,
+    double[:, ::1] second not None,
+):
+    """Sums over transitions of z z', w z' and w w' for z = (m_{t-1}, u_t), w = m_t - A m_{t-1} - drift_t.
+
+    IN: means (N, d); drift (N, d) and inputs (N, q), or both None.
+    OUT: gram (d + q, d + q), cross (d, d + q), second (d, d), added to; d + q <= 32.
+    """
+    cdef Py_ssize_t d = means.shape[1], q = 0, i, j, t, s
+    cdef double[32] z
+    cdef double[32] w
+    if inputs is not None:
+        q = inputs.shape[1]
+    with nogil:
+        for s in range(offsets.shape[0] - 1):
+            for t in range(offsets[s] + 1, offsets[s + 1]):
+                for i in range(d):
+                    z[i] = means[t - 1, i]
+                    w[i] = means[t, i]
+                    for j in range(d):
+                        w[i] = w[i] - A[i, j] * means[t - 1, j]
+                for i in range(q):
+                    z[d + i] = inputs[t, i]
+                if q > 0:
+                    for i in range(d):
+                        w[i] = w[i] - drift[t, i]
+                for i in range(d + q):
+                    for j in range(d + q):
+                        gram[i, j] += z[i] * z[j]
+                for i in range(d):
+                    for j in range(d + q):
+                        cross[i, j] += w[i] * z[j]
+                    for j in range(d):
+                        second[i, j] += w[i] * w[j]
+
+
+def residual_sums(
+    const double[:, ::1] X not None,
+    const double[::1] centre not None,
+    const double[:, ::1] shift,
+    const double[:, ::1] B not None,
+    const double[:, ::1] means not None,
+    const double[:, ::1] inputs,
+    const Py_ssize_t[::1] pattern,
+    double[:, :, ::1] gram not None,
+    double[:, ::1] cross not None,
+    double[:, ::1] second not None,
+):
+    """Sums of h h' by pattern, r h' and r r' for h = (m_t, 1, u_t), r = x_t - centre - shift_t - B m_t.
+
+    A missing entry of X has r = 0.
+    IN: X (N, p), means (N, d); shift (N, p) and inputs (N, q), or both None; pattern (N,) or None.
+    OUT: gram (n_patterns, h, h), cross (p, h), second (p, p), added to; h = d + 1 + q and p <= 32.
+    """
+    cdef Py_ssize_t d = means.shape[1], p = X.shape[1], q = 0, size, i, j, t, which = 0
+    cdef double[32] h
+    cdef double[32] r
+    cdef bint patterned = pattern is not None
+    if inputs is not None:
+        q = inputs.shape[1]
+    size = d + 1 + q
+    with nogil:
+        for t in range(X.shape[0]):
+            for i in range(d):
+                h[i] = means[t, i]
+            h[d] = 1.0
+            for i in range(q):
+                h[d + 1 + i] = inputs[t, i]
+            for i in range(p):
+                r[i] = X[t, i] - centre[i]
+                if q > 0:
+                    r[i] = r[i] - shift[t, i]
+                for j in range(d):
+                    r[i] = r[i] - B[i, j] * h[j]
+                if isnan(r[i]):
+                    r[i] = 0.0
+            if patterned:
+                which = pattern[t]
+            for i in range(size):
+                for j in range(size):
+                    gram[which, i, j] += h[i] * h[j]
+            for i in range(p):
+                for j in range(size):
+                    cross[i, j] += r[i] * h[j]
+                for j in range(p):
+                    second[i, j] += r[i] * r[j]
