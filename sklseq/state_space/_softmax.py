@@ -462,7 +462,7 @@ class SoftmaxStateSpace(BaseStateSpace):
 
     def _softmax_chain_held(self, held, sequences: Sequences) -> dict:
         """The user's masks, and what data of this form cannot tell."""
-        chain_held = self._chain_held(held, sequences)
+        chain_held = self._chain_held(held, sequences.n_sequences)
         transitions = sequences.n_steps > sequences.n_sequences
         if sequences.n_sequences == 1 or not transitions:
             # one state alone cannot be told from the offset

@@ -87,6 +87,10 @@ inline void site_evidence(Index n, int d, const double* means, const double* lin
                           const double* H, double* y, double* S, double* work) {
     softmax_baseline::site_evidence(n, d, means, linear, H, y, S, work);
 }
+inline void site_misfits(Index n, int d, const double* y, const double* S, const double* means,
+                         const double* covs, double* out) {
+    softmax_baseline::site_misfits(n, d, y, S, means, covs, out);
+}
 inline void run_particles(const Particles& p, double* work) {
     work = aligned(work);
     SKLSEQ_SOFTMAX_CALL(run_particles(p, work))

@@ -17,7 +17,7 @@ inline void log_words_at(const Matched& p, Index t, const double* m, const doubl
                          const double* centre, const double* root, int n_nodes,
                          const double* nodes, double* z, double* log_p, double* mean, double* x) {
     const int d = p.words.d;
-    double lse[LANES];
+    double* lse = x + d * LANES;
     for (int first = 0; first < n_nodes; first += LANES) {
         const int used = n_nodes - first < LANES ? n_nodes - first : LANES;
         for (int l = 0; l < used; ++l) {
@@ -80,8 +80,8 @@ inline void fit_step(const Matched& p, Index t, const double* m, const double* L
                      double* cov, double* work) {
     const int d = p.words.d, dd = d * d;
     const int n_lanes = matched_lanes(p);
-    double* x = work;                      // (d, LANES)
-    double* mean_B = x + d * LANES;        // (n_lanes / LANES, d, LANES)
+    double* x = work;                      // (d, LANES), then lse (LANES,)
+    double* mean_B = x + (d + 1) * LANES;  // (n_lanes / LANES, d, LANES)
     double* z = mean_B + n_lanes * d;      // (n_nodes, d)
     double* log_p = z + n_lanes * d;       // (n_nodes,)
     double* root = log_p + n_lanes;        // (d, d)
@@ -154,7 +154,7 @@ inline double match(const Matched& p, Index t, const double* m, const double* L,
     const int d = p.words.d, dd = d * d;
     const int n_lanes = matched_lanes(p);
     double* x = work;
-    double* z = x + (d * LANES + n_lanes * d);
+    double* z = x + ((d + 1) * LANES + n_lanes * d);
     double* log_w = z + n_lanes * d;
     double* root = log_w + n_lanes;
     for (int j = 0; j < d * LANES; ++j) x[j] = 0.0;
@@ -203,7 +203,7 @@ inline void sandwich(int d, const double* F, const double* C, double* out, doubl
 // All sequences.  work: see matched_work in the .pyx.
 inline void run_matched(const Matched& p, double* work) {
     const int d = p.words.d, dd = d * d;
-    double* m = work + (d * LANES + matched_lanes(p) * (2 * d + 1) + 8 * dd + 5 * d);
+    double* m = work + ((d + 1) * LANES + matched_lanes(p) * (2 * d + 1) + 8 * dd + 5 * d);
     double* P = m + d;        // predicted covariance
     double* L = P + dd;
     double* mean = L + dd;

@@ -51,7 +51,7 @@ inline void move_particles(const Particles& p, Index t, bool moved, const int* a
 inline void weigh_particles(const Particles& p, Index t, double* x) {
     const int d = p.words.d;
     const double* S = p.S + t * d * d;
-    double lse[LANES];
+    double* lse = x + d * LANES;
     for (Index first = 0; first < p.K; first += LANES) {
         const int used = static_cast<int>(p.K - first < LANES ? p.K - first : LANES);
         for (int l = 0; l < used; ++l)
@@ -80,11 +80,11 @@ inline double normalise(Index K, double* log_weights) {
     return total;
 }
 
-// work: (d LANES + K d) doubles, then K ints.
+// work: ((d + 1) LANES + K d) doubles, then K ints.
 inline void run_particles(const Particles& p, double* work) {
     const int d = p.words.d;
     double* x = work;
-    double* next = x + d * LANES;
+    double* next = x + (d + 1) * LANES;
     int* ancestors = reinterpret_cast<int*>(next + p.K * d);
     for (int j = 0; j < d * LANES; ++j) x[j] = 0.0;
     for (Index t = 0; t < p.n_steps; ++t) {

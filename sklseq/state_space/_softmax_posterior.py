@@ -107,12 +107,11 @@ def _expectations(words: Words, counts: Counts, means, covariances):
     """(n,) expected log p(y_t | s), and the sites that its derivatives make."""
     n, d = means.shape
     rule = sigma_rule(d)
-    value, gradient, curvature = np.empty(n), np.empty((n, d)), np.empty((n, d, d))
+    value, linear, curvature = np.empty(n), np.empty((n, d)), np.empty((n, d, d))
     kernels.site_expectations(
-        words.matrix, words.offset, *counts, means, covariances, *rule, value, gradient,
-        curvature, _work(d),
+        words.matrix, words.offset, *counts, means, covariances, *rule, value, linear, curvature,
+        _work(d),
     )  # fmt: skip
-    linear = gradient + np.matmul(curvature, means[:, :, None])[:, :, 0]
     return value, _Sites(linear, curvature)
 
 
@@ -127,11 +126,10 @@ def evidence_of(sites: _Sites, means) -> Evidence:
 
 
 def _misfit(evidence: Evidence, means, covariances) -> np.ndarray:
-    """E |z_t - S_t s_t|^2 / 2 of each step, without covariances at the means."""
-    missed = evidence.y - np.matmul(evidence.S, means[:, :, None])[:, :, 0]
-    result = np.einsum("ti,ti->t", missed, missed)
-    result += np.einsum("tij,tij->t", np.matmul(evidence.S, covariances), evidence.S)
-    return 0.5 * result
+    """E |z_t - S_t s_t|^2 / 2 of each step."""
+    misfits = np.empty(len(means))
+    kernels.site_misfits(evidence.y, evidence.S, means, covariances, misfits)
+    return misfits
 
 
 class _Search:
@@ -202,9 +200,9 @@ class _Search:
             offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.intp)
             rows = np.repeat(self.offsets[active] - offsets[:-1], lengths) + np.arange(offsets[-1])
             counts = self.counts.rows(rows)
-        tried = self.at.rows(rows).towards(
-            self.target.rows(rows), np.repeat(self.size[active], lengths)
-        )
+        tried = self.target.rows(rows)
+        if np.any(self.size[active] < 1):
+            tried = self.at.rows(rows).towards(tried, np.repeat(self.size[active], lengths))
         evidence = evidence_of(tried, reference[rows])
         moments, log_Z = self.chain.smooth(evidence, offsets)
         value, sites = _expectations(self.words, counts, *moments[:2])

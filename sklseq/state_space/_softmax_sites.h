@@ -48,76 +48,144 @@ inline void curvature(int d, const double* L, double* G, double* work, double* H
             H[i * d + j] = -0.5 * (work[i * d + j] + work[j * d + i]);
 }
 
-// One point of a rule at one step, in a lane.
-struct Lane {
-    Index step;
-    int node;
+// A group of up to LANES steps, one in each lane; rows of LANES doubles, aligned.
+struct Lanes {
+    double* x;        // (d, LANES)
+    double* slope;    // (d, LANES) mean row of B, then weighted slope of log p
+    double* lse;      // (LANES,)
+    double* totals;   // (LANES,)
+    double* count_b;  // (LANES,)
+    double* value;    // (LANES,)
+    double* count_B;  // (d, LANES)
+    double* means;    // (d, LANES)
+    double* gradient; // (d, LANES)
+    double* roots;    // (d, d, LANES)
+    double* G;        // (d, d, LANES)
 };
 
-// What a full (or last) block of lanes adds to value, gradient and G of its steps.
-inline void add_block(const Sites& s, int used, const Lane* lane, const double* x,
-                      const double* lse, const double* mean, double* G_of, Index first) {
+inline Lanes lanes_in(double* work, int d) {
+    Lanes g;
+    double** fields[] = {&g.x, &g.slope, &g.count_B, &g.means, &g.gradient};
+    for (double** field : fields) *field = work, work += d * LANES;
+    double** scalars[] = {&g.lse, &g.totals, &g.count_b, &g.value};
+    for (double** field : scalars) *field = work, work += LANES;
+    g.roots = work;
+    g.G = work + d * d * LANES;
+    return g;
+}
+
+// Adds node k of the rule to value, gradient and G of all lanes.
+inline void add_node(const Sites& s, const Lanes& g, int k) {
     const int d = s.words.d;
-    for (int l = 0; l < used; ++l) {
-        const Index t = lane[l].step;
-        const double weight = s.weights[lane[l].node];
-        const double* node = s.nodes + static_cast<Index>(lane[l].node) * d;
-        double log_p = s.count_b[t] - s.totals[t] * lse[l];
-        double* G = G_of + (t - first) * d * d;
-        for (int i = 0; i < d; ++i) {
-            log_p += s.count_B[t * d + i] * x[i * LANES + l];
-            const double slope = weight * (s.count_B[t * d + i] - s.totals[t] * mean[i * LANES + l]);
-            s.gradient[t * d + i] += slope;
-            for (int j = 0; j < d; ++j) G[i * d + j] += slope * node[j];
+    const double* node = s.nodes + static_cast<Index>(k) * d;
+    const double weight = s.weights[k];
+    for (int i = 0; i < d; ++i)
+        for (int l = 0; l < LANES; l += SKLSEQ_WIDTH) {
+            Pack value = *reinterpret_cast<Pack*>(g.means + i * LANES + l);
+            for (int j = 0; j <= i; ++j)
+                value = value + *reinterpret_cast<Pack*>(g.roots + (i * d + j) * LANES + l) * node[j];
+            *reinterpret_cast<Pack*>(g.x + i * LANES + l) = value;
         }
-        s.value[t] += weight * log_p;
+    words_at(s.words, g.x, g.lse, g.slope);
+    for (int l = 0; l < LANES; l += SKLSEQ_WIDTH) {
+        const Pack total = *reinterpret_cast<Pack*>(g.totals + l);
+        Pack log_p = *reinterpret_cast<Pack*>(g.count_b + l) -
+                     total * *reinterpret_cast<Pack*>(g.lse + l);
+        for (int i = 0; i < d; ++i) {
+            const Pack count = *reinterpret_cast<Pack*>(g.count_B + i * LANES + l);
+            log_p = log_p + count * *reinterpret_cast<Pack*>(g.x + i * LANES + l);
+            Pack* slope = reinterpret_cast<Pack*>(g.slope + i * LANES + l);
+            *slope = (count - total * *slope) * weight;
+            Pack* gradient = reinterpret_cast<Pack*>(g.gradient + i * LANES + l);
+            *gradient = *gradient + *slope;
+            for (int j = 0; j < d; ++j) {
+                Pack* G = reinterpret_cast<Pack*>(g.G + (i * d + j) * LANES + l);
+                *G = *G + *slope * node[j];
+            }
+        }
+        Pack* value = reinterpret_cast<Pack*>(g.value + l);
+        *value = *value + log_p * weight;
     }
 }
 
-// Steps are worked in groups; the points of a group's steps fill lanes one after the other.
-inline void site_expectations(const Sites& s, double* work) {
+// Value, site and curvature of the steps in the lanes.
+inline void work_group(const Sites& s, const Lanes& g, int used, const Index* steps, double* small) {
     const int d = s.words.d, dd = d * d;
-    double* x = work;                   // (d, LANES)
-    double* mean = x + d * LANES;       // (d, LANES)
-    double* lse = mean + d * LANES;     // (LANES,)
-    double* scratch = lse + LANES;      // (d, d)
-    double* L = scratch + dd;           // (GROUP, d, d)
-    double* G = L + GROUP * dd;         // (GROUP, d, d)
-    Lane lane[LANES];
-    for (int j = 0; j < d * LANES; ++j) x[j] = 0.0;
-    for (Index first = 0; first < s.n_steps; first += GROUP) {
-        const Index last = first + GROUP < s.n_steps ? first + GROUP : s.n_steps;
-        int used = 0;
-        for (Index t = first; t < last; ++t) {
-            s.value[t] = 0.0;
-            for (int i = 0; i < d; ++i) s.gradient[t * d + i] = 0.0;
-            for (int i = 0; i < dd; ++i) G[(t - first) * dd + i] = s.curvature[t * dd + i] = 0.0;
-            if (s.totals[t] == 0.0) continue;
-            double* root = L + (t - first) * dd;
-            factor(d, s.covs + t * dd, root);
-            for (int k = 0; k < s.n_nodes; ++k) {
-                const double* node = s.nodes + static_cast<Index>(k) * d;
-                for (int i = 0; i < d; ++i) {
-                    double value = s.means[t * d + i];
-                    for (int j = 0; j <= i; ++j) value += root[i * d + j] * node[j];
-                    x[i * LANES + used] = value;
-                }
-                lane[used].step = t;
-                lane[used].node = k;
-                if (++used < LANES) continue;
-                words_at(s.words, x, lse, mean);
-                add_block(s, used, lane, x, lse, mean, G, first);
-                used = 0;
+    double* L = small;        // (d, d)
+    double* G = L + dd;       // (d, d)
+    double* scratch = G + dd; // (d, d)
+    for (int l = 0; l < LANES; ++l) {
+        const bool there = l < used;
+        const Index t = there ? steps[l] : 0;
+        if (there) factor(d, s.covs + t * dd, L);
+        g.totals[l] = there ? s.totals[t] : 0.0;
+        g.count_b[l] = there ? s.count_b[t] : 0.0;
+        g.value[l] = 0.0;
+        for (int i = 0; i < d; ++i) {
+            g.count_B[i * LANES + l] = there ? s.count_B[t * d + i] : 0.0;
+            g.means[i * LANES + l] = there ? s.means[t * d + i] : 0.0;
+            g.gradient[i * LANES + l] = 0.0;
+            for (int j = 0; j < d; ++j) {
+                g.roots[(i * d + j) * LANES + l] = there ? L[i * d + j] : 0.0;
+                g.G[(i * d + j) * LANES + l] = 0.0;
             }
         }
-        if (used) {
-            words_at(s.words, x, lse, mean);
-            add_block(s, used, lane, x, lse, mean, G, first);
+    }
+    for (int k = 0; k < s.n_nodes; ++k) add_node(s, g, k);
+    for (int l = 0; l < used; ++l) {
+        const Index t = steps[l];
+        double* H = s.curvature + t * dd;
+        for (int i = 0; i < dd; ++i) {
+            L[i] = g.roots[i * LANES + l];
+            G[i] = g.G[i * LANES + l];
         }
-        for (Index t = first; t < last; ++t)
-            if (s.totals[t] != 0.0)
-                curvature(d, L + (t - first) * dd, G + (t - first) * dd, scratch,
-                          s.curvature + t * dd);
+        curvature(d, L, G, scratch, H);
+        s.value[t] = g.value[l];
+        for (int i = 0; i < d; ++i) {
+            double linear = g.gradient[i * LANES + l];
+            for (int j = 0; j < d; ++j) linear += H[i * d + j] * s.means[t * d + j];
+            s.linear[t * d + i] = linear;
+        }
+    }
+}
+
+inline void site_expectations(const Sites& s, double* work) {
+    const int d = s.words.d, dd = d * d;
+    const Lanes g = lanes_in(work, d);
+    double* small = g.G + dd * LANES;
+    Index steps[LANES];
+    int used = 0;
+    for (Index t = 0; t < s.n_steps; ++t) {
+        if (s.totals[t] == 0.0) {
+            s.value[t] = 0.0;
+            for (int i = 0; i < d; ++i) s.linear[t * d + i] = 0.0;
+            for (int i = 0; i < dd; ++i) s.curvature[t * dd + i] = 0.0;
+            continue;
+        }
+        steps[used] = t;
+        if (++used < LANES) continue;
+        work_group(s, g, used, steps, small);
+        used = 0;
+    }
+    if (used) work_group(s, g, used, steps, small);
+}
+
+// E |y_t - S_t s|^2 / 2 under N(means_t, covs_t), S_t upper triangular.
+inline void site_misfits(Index n, int d, const double* y, const double* S_of, const double* means,
+                         const double* covs, double* out) {
+    for (Index t = 0; t < n; ++t) {
+        const double* S = S_of + t * d * d;
+        const double* P = covs + t * d * d;
+        double total = 0.0;
+        for (int r = 0; r < d; ++r) {
+            double miss = y[t * d + r];
+            for (int i = r; i < d; ++i) {
+                miss -= S[r * d + i] * means[t * d + i];
+                for (int j = r; j < d; ++j) total += S[r * d + i] * P[i * d + j] * S[r * d + j];
+            }
+            total += miss * miss;
+        }
+        out[t] = 0.5 * total;
     }
 }
 
@@ -174,7 +242,7 @@ inline double expected_normalisers(const Sites& s, double* slope, double* work) 
 inline void normalisers(const Words& w, Index n, const double* states, double* lse_out,
                         double* x) {
     const int d = w.d;
-    double lse[LANES];
+    double* lse = x + d * LANES;
     for (int j = 0; j < d * LANES; ++j) x[j] = 0.0;
     for (Index first = 0; first < n; first += LANES) {
         const int used = static_cast<int>(n - first < LANES ? n - first : LANES);

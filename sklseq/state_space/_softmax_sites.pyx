@@ -13,7 +13,6 @@ size that ``work_size`` tells.
 
 cdef extern from "_softmax_types.h" namespace "sklseq" nogil:
     const int LANES
-    const int GROUP
     const int CHUNK
     const int BLOCKS
     cdef cppclass Words:
@@ -33,7 +32,7 @@ cdef extern from "_softmax_types.h" namespace "sklseq" nogil:
         const double* nodes
         const double* weights
         double* value
-        double* gradient
+        double* linear
         double* curvature
     cdef cppclass Particles:
         Words words
@@ -83,6 +82,8 @@ cdef extern from "_softmax_dispatch.h" namespace "sklseq" nogil:
         const Words&, Py_ssize_t, const double*, double*, double*)
     void c_site_evidence "sklseq::site_evidence"(
         Py_ssize_t, int, const double*, const double*, const double*, double*, double*, double*)
+    void c_site_misfits "sklseq::site_misfits"(
+        Py_ssize_t, int, const double*, const double*, const double*, const double*, double*)
     void c_run_particles "sklseq::run_particles"(const Particles&, double*)
     void c_run_matched "sklseq::run_matched"(const Matched&, double*)
 
@@ -91,9 +92,9 @@ def work_size(int d, int n_nodes=0, Py_ssize_t n_particles=0):
     """Doubles of scratch that any function here needs."""
     cdef Py_ssize_t lanes = LANES, dd = d * d
     cdef Py_ssize_t padded = (n_nodes + lanes) // lanes * lanes
-    sites = 2 * (d + 1) * lanes + dd + 2 * GROUP * dd
-    matched = 12 * dd + 8 * d + d * lanes + padded * (2 * d + 1)
-    particles = n_particles * (d + 1) + d * lanes
+    sites = (5 * d + 4 + 2 * dd) * lanes + 3 * dd
+    matched = 12 * dd + 8 * d + (d + 1) * lanes + padded * (2 * d + 1)
+    particles = n_particles * (d + 1) + (d + 1) * lanes
     slopes = BLOCKS * (d + 2) * lanes + CHUNK * (d + 1) * 8 + dd
     return max(sites, matched, particles, slopes) + 8  # to begin at a cache line
 
@@ -118,17 +119,18 @@ def site_expectations(
     const double[:, ::1] nodes not None,
     const double[::1] weights not None,
     double[::1] value not None,
-    double[:, ::1] gradient not None,
+    double[:, ::1] linear not None,
     double[:, :, ::1] curvature not None,
     double[::1] work not None,
 ):
-    """E[log p(y_t | s)] under N(means_t, covariances_t) by the rule, and its exact derivatives.
+    """E[log p(y_t | s)] under N(means_t, covariances_t) by the rule, and the sites
+    exp(h's - s'Hs / 2) that its exact derivatives make.
 
     OUT
         value : (n,), in nats
-        gradient : (n, d), derivative with respect to the mean
-        curvature : (n, d, d), minus twice the derivative with respect to the covariance (by Price's
-            theorem the expected negative Hessian, were the rule exact)
+        linear : (n, d), h: the derivative with respect to the mean, plus H mean
+        curvature : (n, d, d), H: minus twice the derivative with respect to the covariance (by
+            Price's theorem the expected negative Hessian, were the rule exact)
     """
     cdef Sites s
     s.words = _words(B, b)
@@ -142,7 +144,7 @@ def site_expectations(
     s.nodes = &nodes[0, 0]
     s.weights = &weights[0]
     s.value = &value[0]
-    s.gradient = &gradient[0, 0]
+    s.linear = &linear[0, 0]
     s.curvature = &curvature[0, 0, 0]
     with nogil:
         c_site_expectations(s, &work[0])
@@ -210,6 +212,21 @@ def site_evidence(
         c_site_evidence(
             means.shape[0], <int>means.shape[1], &means[0, 0], &linear[0, 0],
             &curvature[0, 0, 0], &y[0, 0], &S[0, 0, 0], &work[0],
+        )
+
+
+def site_misfits(
+    const double[:, ::1] y not None,
+    const double[:, :, ::1] S not None,
+    const double[:, ::1] means not None,
+    const double[:, :, ::1] covariances not None,
+    double[::1] misfits not None,
+):
+    """OUT misfits (n,): E|y_t - S_t s|^2 / 2 under N(means_t, covariances_t)."""
+    with nogil:
+        c_site_misfits(
+            y.shape[0], <int>y.shape[1], &y[0, 0], &S[0, 0, 0], &means[0, 0],
+            &covariances[0, 0, 0], &misfits[0],
         )
 
 

@@ -13,7 +13,6 @@ typedef std::ptrdiff_t Index;
 
 constexpr int LANES = 16;  // states side by side
 constexpr int CHUNK = 32;  // words at a time
-constexpr int GROUP = 64;  // steps at a time
 constexpr int BLOCKS = 32; // of lanes at a time, in sums over states
 
 // A softmax over words: logits B s + b.
@@ -37,7 +36,7 @@ struct Sites {
     const double* nodes;    // (n_nodes, d) of a rule for N(0, I)
     const double* weights;  // (n_nodes,)
     double* value;          // OUT (n,) E log p(y_t | s)
-    double* gradient;       // OUT (n, d) its derivative with respect to the mean
+    double* linear;         // OUT (n, d) derivative with respect to the mean, plus curvature * mean
     double* curvature;      // OUT (n, d, d) minus twice that with respect to the covariance
 };
 

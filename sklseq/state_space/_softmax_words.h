@@ -11,12 +11,27 @@
 typedef double Pack __attribute__((vector_size(8 * SKLSEQ_WIDTH)));
 typedef std::int64_t Bits __attribute__((vector_size(8 * SKLSEQ_WIDTH)));
 inline Pack pack_max(Pack a, Pack b) { return a > b ? a : b; }
+// x = m 2^e with m in [1, 2): m, and e + 1023 + 1.5 * 2^52 as the low bits of a double.
+inline Pack split_exponent(Pack x, Pack& e) {
+    const Bits bits = reinterpret_cast<Bits>(x);
+    const Bits magic = reinterpret_cast<Bits>(x * 0.0 + 6755399441055744.0);
+    e = reinterpret_cast<Pack>((bits >> 52) + magic);
+    return reinterpret_cast<Pack>((bits & 0xfffffffffffffLL) | 0x3ff0000000000000LL);
+}
 inline Pack add_exponent(Pack p, Pack shifted) {
     return reinterpret_cast<Pack>(reinterpret_cast<Bits>(p) + (reinterpret_cast<Bits>(shifted) << 52));
 }
 #else
 typedef double Pack;
 inline Pack pack_max(Pack a, Pack b) { return a > b ? a : b; }
+inline Pack split_exponent(Pack x, Pack& e) {
+    std::uint64_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    e = 6755399441055744.0 + static_cast<double>(bits >> 52);
+    bits = (bits & 0xfffffffffffffULL) | 0x3ff0000000000000ULL;
+    std::memcpy(&x, &bits, sizeof bits);
+    return x;
+}
 inline Pack add_exponent(Pack p, Pack shifted) {
     std::uint64_t bits, exponent;
     std::memcpy(&bits, &p, sizeof bits);
@@ -55,6 +70,32 @@ inline Pack pack_exp(Pack x) {
     return add_exponent(p, shifted);
 }
 
+// log(x) for normal x > 0 to 1 ulp or so of max(1, |log x|): m in [1, 2) brought to
+// [sqrt(1/2), sqrt(2)), then 2 atanh((m - 1) / (m + 1)) by its series.
+inline Pack pack_log(Pack x) {
+    Pack e;
+    Pack m = split_exponent(x, e);
+    const Pack n = e - 6755399441055744.0 - 1023.0;
+    const Pack half = x * 0.0 + 0.5, one = x * 0.0 + 1.0, zero = x * 0.0;
+    const Pack factor = m > 1.4142135623730951 ? half : one;
+    const Pack more = m > 1.4142135623730951 ? one : zero;
+    m = m * factor;
+    const Pack z = (m - 1.0) / (m + 1.0), z2 = z * z;
+    Pack p = z2 * (1.0 / 23.0) + 1.0 / 21.0;
+    p = p * z2 + 1.0 / 19.0;
+    p = p * z2 + 1.0 / 17.0;
+    p = p * z2 + 1.0 / 15.0;
+    p = p * z2 + 1.0 / 13.0;
+    p = p * z2 + 1.0 / 11.0;
+    p = p * z2 + 1.0 / 9.0;
+    p = p * z2 + 1.0 / 7.0;
+    p = p * z2 + 1.0 / 5.0;
+    p = p * z2 + 1.0 / 3.0;
+    p = p * z2 * z + z;
+    return (n + more) * 6.93147180369123816490e-01 +
+           (2.0 * p + (n + more) * 1.90821492927058770002e-10);
+}
+
 // Logits of word v at states x (d, LANES).
 template <int D>
 inline void logits(const Words& w, Index v, const Pack* x, Pack* e) {
@@ -67,7 +108,7 @@ inline void logits(const Words& w, Index v, const Pack* x, Pack* e) {
 }
 
 // OUT lse (LANES,), mean (d, LANES): log sum_v exp(eta_v) and sum_v p_v B_v, the latter if not null.
-// x and mean are aligned to 64 bytes.
+// x, lse and mean are aligned to 64 bytes.
 template <int D>
 inline void words_at_states(const Words& w, const double* x_in, double* lse, double* mean_out) {
     const int d = D ? D : w.d;
@@ -110,10 +151,8 @@ inline void words_at_states(const Words& w, const double* x_in, double* lse, dou
                     mean[i * PACKS + q] = mean[i * PACKS + q] + row[i] * e[q];
         }
     }
-    double sums[LANES], tops[LANES];
-    std::memcpy(sums, sum, sizeof sums);
-    std::memcpy(tops, top, sizeof tops);
-    for (int l = 0; l < LANES; ++l) lse[l] = tops[l] + std::log(sums[l]);
+    Pack* lse_out = reinterpret_cast<Pack*>(lse);
+    for (int q = 0; q < PACKS; ++q) lse_out[q] = top[q] + pack_log(sum[q]);
     if (mean)
         for (int i = 0; i < d; ++i)
             for (int q = 0; q < PACKS; ++q) mean[i * PACKS + q] = mean[i * PACKS + q] / sum[q];
