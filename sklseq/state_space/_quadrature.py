@@ -27,7 +27,7 @@ def sigma_rule(d: int) -> Rule:
     cubature of degree three (Arasaratnam and Haykin 2009).
     """
     if d <= 3:
-        return gauss_hermite(d, {1: 9, 2: 5, 3: 3}[d])
+        return gauss_hermite(d, {1: 9, 2: 4, 3: 3}[d])
     return Rule(np.sqrt(d) * np.vstack([np.eye(d), -np.eye(d)]), np.full(2 * d, 0.5 / d))
 
 
