@@ -1,4 +1,4 @@
-"""SoftmaxStateSpace: E-step against plain NumPy, large vocabularies, growth, likelihoods, real text.
+"""SoftmaxStateSpace: E-step against NumPy, large vocabularies, growth, likelihoods, real text.
 
     python benchmarks/bench_softmax.py [--only estep words growth particles text] [--figures DIR]
 
@@ -17,9 +17,11 @@ import time
 import warnings
 from pathlib import Path
 
+# before NumPy looks at them
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
+# ruff: noqa: E402
 import numpy as np
 from _common import cpu_times, header, ratio, table
 from scipy import sparse
@@ -47,8 +49,10 @@ def random_model(d, V, seed=0, strength=1.0, **params):
 
 
 def numpy_smoother(A, Gamma, mean, covariance, h, H):
-    """Filter and smoother with sites exp(h's - s'Hs / 2), step by step: the textbook, vectorised over
-    nothing.  Means, covariances, log of the integral."""
+    """Filter and smoother with sites exp(h's - s'Hs / 2), step by step as in the textbook.
+
+    Means, covariances, lag-one covariances, log of the integral.
+    """
     n, d = h.shape
     filtered, predicted, log_Z = [], [], 0.0
     m, P = mean, covariance

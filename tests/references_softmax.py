@@ -120,7 +120,7 @@ def all_sequences(V, n):
 
 
 def bootstrap_filter(model, Y, n_particles, seed):
-    """log p(y): particles move by the prior and are resampled at every step (Gordon et al. 1993)."""
+    """log p(y): particles move by the prior, resampled at every step (Gordon et al. 1993)."""
     rng = np.random.default_rng(seed)
     x = rng.multivariate_normal(model["mean"], model["covariance"], size=n_particles)
     root, total = np.linalg.cholesky(model["Q"]), 0.0
@@ -168,7 +168,7 @@ MODE = (np.zeros((1, 1)), np.ones(1))  # the one-point rule: expectations at the
 
 
 def expected_words(model, Y, means, covariances, rule):
-    """E log p(y_t | s), expected gradient, expected negative Hessian, under N(means, covariances)."""
+    """E log p(y_t | s), its gradient and negative Hessian, under N(means, covariances)."""
     B, b = model["B"], model["b"]
     n, d = means.shape
     nodes, weights = rule if len(rule[1]) > 1 else (np.zeros((1, d)), rule[1])

@@ -518,7 +518,8 @@ def test_three_endings(data, monkeypatch):
 def _spoilt(model):
     from dataclasses import replace
 
-    return replace(model, words=model.words._replace(matrix=model.words.matrix + np.arange(6.0)[:, None]))
+    matrix = model.words.matrix + np.arange(6.0)[:, None]
+    return replace(model, words=model.words._replace(matrix=matrix))
 
 
 def test_verbose_tells_and_else_nothing(data, capsys):
@@ -573,7 +574,7 @@ def test_bad_parameters(data, params, message):
 
 
 def test_bad_input_names_itself_and_changes_nothing(data, fitted):
-    before = {name: value for name, value in vars(fitted).items()}
+    before = dict(vars(fitted))
     bad = data[0].copy()
     for value, message in ((-1.0, "[Nn]egative"), (np.nan, "NaN"), (np.inf, "infinity")):
         bad[4, 2] = value
@@ -588,7 +589,7 @@ def test_bad_input_names_itself_and_changes_nothing(data, fitted):
         fitted.fit([data[0], data[1][:, :4]])
     with pytest.raises(ValueError, match="must sum to the number of rows"):
         fitted.fit(data[0], lengths=[3, 4])
-    with pytest.raises(ValueError, match="2D array|2-D"):
+    with pytest.raises(ValueError, match=r"2D array|2-D"):
         fitted.fit(np.zeros(5))
     with pytest.raises(ValueError, match="n_steps"):
         fitted.forecast(data[0], 0)

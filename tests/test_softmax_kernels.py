@@ -1,4 +1,4 @@
-"""The softmax kernels and the Gaussian posterior against references that share no code with them."""
+"""The softmax kernels and the Gaussian posterior against references without shared code."""
 
 import itertools
 
@@ -53,7 +53,8 @@ def test_rules_have_the_moments_of_a_standard_normal(d, rule_of):
 def test_the_fine_rule_knows_an_exponential(d):
     nodes, weights = fine_rule(d)
     direction = np.linspace(0.2, 0.6, d)
-    assert_allclose(weights @ np.exp(nodes @ direction), np.exp(direction @ direction / 2), rtol=0.02)
+    expected = np.exp(direction @ direction / 2)
+    assert_allclose(weights @ np.exp(nodes @ direction), expected, rtol=0.02)
 
 
 # ---- words
@@ -252,7 +253,8 @@ def test_bound_is_below_the_likelihood(monkeypatch):
 
 def test_sequences_do_not_meet():
     """Bit for bit: a sequence alone, and among others that need more or fewer iterations."""
-    weak, strong = reference.random_model(2, 2, 40), reference.random_model(2, 2, 40, strength=2.0)
+    weak = reference.random_model(2, 2, 40)
+    strong = reference.random_model(2, 2, 40, strength=2.0)
     sequences = [
         reference.simulate(weak if i % 2 else strong, length, i, 1 + 9 * (i % 3))[0]
         for i, length in enumerate((12, 1, 30, 7, 64, 65))
@@ -321,8 +323,8 @@ CASES = [
 
 @pytest.mark.parametrize(("d", "V", "strength", "n_words"), CASES)
 def test_likelihood_filter_and_smoother_against_the_grid(d, V, strength, n_words):
-    """Issue 4: within 0.1 nat per 60 steps (mean of seeds); means within 0.05 posterior sd; sd within
-    5 % up to a signal of 2.5, one word a step; the causal score within 0.2 nat per 100 steps."""
+    """Issue 4: within 0.1 nat per 60 steps (mean of seeds); means within 0.05 posterior sd; sd
+    within 5 % up to a signal of 2.5; the causal score within 0.2 nat per 100 steps."""
     model = reference.random_model(4, d, V, strength=strength)
     Y, _ = reference.simulate(model, 60, 1, n_words)
     exact = reference.grid(model, Y, size=700 if d == 1 else 55, reach=5.0)
@@ -462,7 +464,8 @@ def test_penalised_covariance_maximises(covariance_type):
     second, penalty = root @ root.T, other @ other.T
 
     def value(C):
-        return -np.linalg.slogdet(C)[1] - np.trace(np.linalg.solve(C, second)) - np.trace(penalty @ C)
+        fit = -np.linalg.slogdet(C)[1] - np.trace(np.linalg.solve(C, second))
+        return fit - np.trace(penalty @ C)
 
     best = estimate_covariance(np.eye(3), second, covariance_type, False, penalty)
     for _ in range(50):

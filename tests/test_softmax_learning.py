@@ -1,4 +1,4 @@
-"""Variational EM of SoftmaxStateSpace: steps, monotony, what it finds, and what Laplace-EM does not."""
+"""Variational EM of SoftmaxStateSpace: steps, monotony, what it finds and Laplace-EM does not."""
 
 import warnings
 
@@ -162,7 +162,8 @@ def test_parameters_as_a_vector():
         (2, 10.0, {"initial_state": "stationary"}),
         (4, 1.0, {}),
         (2, 1.0, {"fit_intercept": False}),
-        (2, 1.0, {"transition_matrix_init": [[0.9, 0.1], [0.0, 0.8]], "fixed": "transition_matrix"}),
+        (2, 1.0, {"transition_matrix_init": [[0.9, 0.1], [0.0, 0.8]],
+                  "fixed": "transition_matrix"}),
         (2, 1.0, {"transition_covariance_type": "diag", "observation_offset_init": np.zeros(8),
                   "fixed": {"observation_offset": np.arange(8) < 4}}),
     ],
@@ -217,7 +218,7 @@ def laplace_em(model, sequences, n_iter):
 
 
 def test_laplace_em_drifts_away_and_ours_does_not():
-    """Both start at the truth; the recipe this design avoids leaves it, and the likelihood falls."""
+    """Both start at the truth; the recipe avoided here leaves it, and the likelihood falls."""
     truth = strong_model()
     sequences = collection(truth, 25, 40, 5)
     # the cause: a quarter of the state's second moment is lost at the mode
@@ -263,7 +264,7 @@ def test_spectral_start_is_better_than_nothing():
         start = SoftmaxStateSpace(2, max_iter=0).fit(X)
         fitted = SoftmaxStateSpace(2, max_iter=8).fit(X)
         random = SoftmaxStateSpace(
-            2, max_iter=8, observation_matrix_init=0.5 * np.random.default_rng(0).normal(size=(10, 2))
+            2, max_iter=8, observation_matrix_init=np.random.default_rng(0).normal(size=(10, 2)) / 2
         ).fit(X)
     assert start.n_iter_ == 0
     radius = np.abs(np.linalg.eigvals(start.transition_matrix_)).max()
@@ -275,7 +276,9 @@ def test_spectral_start_is_better_than_nothing():
 def test_alpha_shrinks_and_helps_where_data_are_few():
     model = reference.random_model(6, 1, 30, strength=1.0)
     train, test = collection(model, 4, 60, 1), collection(model, 20, 60, 2)
-    fits = {alpha: SoftmaxStateSpace(1, alpha=alpha, tol=1e-4).fit(train) for alpha in (0.01, 1, 30)}
+    fits = {
+        alpha: SoftmaxStateSpace(1, alpha=alpha, tol=1e-4).fit(train) for alpha in (0.01, 1, 30)
+    }
     sizes = [np.linalg.norm(fit.observation_matrix_) for fit in fits.values()]
     assert sizes[0] > sizes[1] > sizes[2]
     scores = {alpha: fit.score(test) for alpha, fit in fits.items()}

@@ -20,7 +20,9 @@ import numpy as np
 from sklseq import SoftmaxStateSpace
 
 WORDS = np.array(
-    "rain wind cloud storm goal match team coach bank price trade market the and said".split()
+    ["rain", "wind", "cloud", "storm"]
+    + ["goal", "match", "team", "coach"]
+    + ["bank", "price", "trade", "market", "the", "and", "said"]
 )
 rng = np.random.default_rng(0)
 days = np.arange(200)

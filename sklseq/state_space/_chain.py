@@ -31,7 +31,11 @@ from scipy.linalg import solve_discrete_lyapunov
 
 from sklseq.state_space import _kalman_pass as kernels
 from sklseq.state_space import _whitening as row_kernels
-from sklseq.state_space._estimate import estimate_covariance, estimate_coefficients, free_covariances
+from sklseq.state_space._estimate import (
+    estimate_coefficients,
+    estimate_covariance,
+    free_covariances,
+)
 
 STATIONARY_RADIUS = 1 - 1e-6  # above it a chain has no stationary covariance worth the name
 HALVINGS = 40

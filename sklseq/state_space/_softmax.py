@@ -70,8 +70,8 @@ class SoftmaxStateSpace(BaseStateSpace):
     transition_covariance_type : {"full", "diag", "spherical"}, default="full"
         Of :math:`\Gamma`; of no consequence unless parameters are fixed.
     initial_state : {"learn", "stationary"}, default="learn"
-        "learn": :math:`\mu_0` where there are several sequences, and :math:`P_0` too where there are
-        more than state dimensions.  Else :math:`\mu_0 = 0`, and :math:`P_0` is a multiple of
+        "learn": :math:`\mu_0` where there are several sequences, and :math:`P_0` too where there
+        are more than state dimensions.  Else :math:`\mu_0 = 0`, and :math:`P_0` is a multiple of
         :math:`\Gamma`, as large as the stationary covariance of the starting values
         (:math:`P_0 = \Gamma` for a chain without one).  "stationary": the stationary distribution,
         which moves with :math:`A`.
@@ -323,7 +323,7 @@ class SoftmaxStateSpace(BaseStateSpace):
             raise ValueError(f"fit_intercept must be True or False, got {self.fit_intercept!r}.")
         if not self.fit_intercept and self.observation_offset_init is not None:
             raise ValueError(
-                "observation_offset_init is for fit_intercept=True: without an intercept it is zero."
+                "observation_offset_init is for fit_intercept=True: without it the offset is zero."
             )
 
     def _shapes(self) -> dict[str, tuple]:
@@ -434,9 +434,8 @@ class SoftmaxStateSpace(BaseStateSpace):
         held = check_fixed(self, shapes)
         given = {name: self._given(name, shape) for name, shape in shapes.items()}
         chain_held = self._softmax_chain_held(held, sequences)
-        words_held = {
-            name: held[name] for name in ("observation_matrix", "observation_offset") if name in held
-        }
+        names = ("observation_matrix", "observation_offset")
+        words_held = {name: held[name] for name in names if name in held}
         if not self.fit_intercept:
             words_held["observation_offset"] = np.array(True)
         counts = np.asarray(sequences.X.sum(axis=0)).reshape(-1)
@@ -792,10 +791,8 @@ def _gauge_is_free(held, given) -> bool:
         if name == "observation_offset":
             continue
         value, whole = given[name], bool(np.all(mask))
-        if name == "transition_matrix" and whole:
-            if np.array_equal(value, value[0, 0] * np.eye(len(value))):
-                continue
-        if name == "initial_state_mean" and whole and not np.any(value):
-            continue
-        return False
+        scalar = value.ndim == 2 and np.array_equal(value, value[0, 0] * np.eye(*value.shape))
+        unmoved = {"transition_matrix": scalar, "initial_state_mean": not np.any(value)}
+        if not whole or not unmoved.get(name, False):
+            return False
     return True

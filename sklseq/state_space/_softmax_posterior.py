@@ -14,6 +14,7 @@ averages exp of it along paths of q; the local correction integrates each exp r_
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -347,7 +348,7 @@ def twisted_log_likelihoods(
     """Unbiased (as a likelihood) estimate of log p(y) of each sequence by the psi-APF."""
     transitions = _Transitions.of(q)
     result = np.empty(len(offsets) - 1)
-    for i, (first, last) in enumerate(zip(offsets[:-1], offsets[1:])):
+    for i, (first, last) in enumerate(pairwise(offsets)):
         filtered = _TwistedFilter(words, counts, q, transitions, n_particles, streams[i])
         result[i] = q.log_Z[i] + filtered.run(first, last)
     return result
@@ -422,7 +423,7 @@ def draw_paths(
     transitions = _Transitions.of(q)
     n, d = q.moments.means.shape
     result = np.empty((n_draws, n, d))
-    for first, last in zip(offsets[:-1], offsets[1:]):
+    for first, last in pairwise(offsets):
         paths = np.empty((last - first, n_particles, d))
         log_weights = np.empty((last - first, n_particles))
         stream = np.random.Generator(np.random.SFC64(random_state.randint(2**31 - 1)))
