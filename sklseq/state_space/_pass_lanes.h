@@ -67,7 +67,7 @@ public:
             heard[l] = p.form[members[l]] == 0;
         }
         if (!p.smooths()) return false;
-        Vec C[T], mean[D];
+        Vec C[T] = {}, mean[D] = {};
         Sums sums;
         for (Index segment = n_segments - 1; segment >= 0; --segment) {
             const Index start = segment * length, stop = std::min(longest, start + length);
@@ -186,7 +186,7 @@ private:
     }
 
     Chunked chunked_backward(Index first, Index n, Index n_blocks) {
-        Vec C[T], mean[D], lag[D * D];
+        Vec C[T] = {}, mean[D] = {}, lag[D * D];
         Sums sums;
         for (int l = 0; l < LANES; ++l) heard[l] = true;
         for (Index block = n_blocks - 1; block >= 0; --block) {
@@ -340,13 +340,13 @@ private:
             step_det *= f;
             step_quadratic += v * scaled;
             // a NaN stays: a variance that is not finite fails every comparison with a bound
-            worst = all ? larger(worst, f) : larger(worst, f * active);
+            worst = all ? larger(worst, f) : larger(worst, keep_if(active, f));
         }
         if (!report) return;
         if (per_step) report_step(at, active, step_det, step_quadratic, t);
         if (!all) {
-            step_det = 1.0 + active * (step_det - 1.0);
-            step_quadratic *= active;
+            step_det = 1.0 + keep_if(active, step_det - 1.0);
+            step_quadratic = keep_if(active, step_quadratic);
         }
         quadratic += step_quadratic;
         determinant *= step_det;
@@ -463,7 +463,7 @@ private:
             }
             if (any) {
                 if (p.sums())
-                    for (int e = 0; e < T; ++e) sums.next[e] += C[e] * active;
+                    for (int e = 0; e < T; ++e) sums.next[e] += keep_if(active, C[e]);
                 retreat(slot, t, C, mean, lag, false);
             }
             for (int l = 0; l < LANES; ++l)
@@ -473,8 +473,8 @@ private:
                     for (int e = 0; e < D * D; ++e) lag[e][l] = 0.0;
                 }
             if (any && p.sums()) {
-                for (int e = 0; e < T; ++e) sums.previous[e] += C[e] * active;
-                for (int e = 0; e < D * D; ++e) sums.lag[e] += lag[e] * active;
+                for (int e = 0; e < T; ++e) sums.previous[e] += keep_if(active, C[e]);
+                for (int e = 0; e < D * D; ++e) sums.lag[e] += keep_if(active, lag[e]);
             }
             for (int l = 0; l < LANES; ++l) {
                 if (!heard[l]) continue;

@@ -12,6 +12,8 @@ inline Vec load(const double* x) { return *reinterpret_cast<const LooseVec*>(x);
 inline void store(double* x, Vec v) { *reinterpret_cast<LooseVec*>(x) = v; }
 inline Vec larger(Vec a, Vec b) { return a > b ? a : b; }
 inline Vec smaller(Vec a, Vec b) { return a < b ? a : b; }
+// x where the flag is positive, else 0, whatever x is
+inline Vec keep_if(Vec flag, Vec x) { return flag > 0.0 ? x : Vec{}; }
 
 // with two lanes Pair and Vec are one type
 typedef double Pair __attribute__((vector_size(16)));
@@ -57,6 +59,11 @@ inline Vec larger(const Vec& a, const Vec& b) {
 inline Vec smaller(const Vec& a, const Vec& b) {
     Vec v;
     for (int i = 0; i < LANES; ++i) v.x[i] = a.x[i] < b.x[i] ? a.x[i] : b.x[i];
+    return v;
+}
+inline Vec keep_if(const Vec& flag, const Vec& x) {
+    Vec v;
+    for (int i = 0; i < LANES; ++i) v.x[i] = flag.x[i] > 0.0 ? x.x[i] : 0.0;
     return v;
 }
 #endif
