@@ -9,19 +9,23 @@ from sklseq.hmm import (
     PoissonHMM,
 )
 from sklseq.preprocessing import Stepwise, concat_sequences, split_sequences
-from sklseq.state_space import KalmanSmoother
+from sklseq.rnn import CharRNNClassifier, CharRNNLanguageModel
+from sklseq.state_space import KalmanSmoother, SoftmaxStateSpace
 from sklseq.topics import TopicMixture
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CategoricalHMM",
+    "CharRNNClassifier",
+    "CharRNNLanguageModel",
     "GaussianHMM",
     "GaussianMixtureHMM",
     "KalmanSmoother",
     "MultinomialHMM",
     "PoissonHMM",
     "SequenceClassifier",
+    "SoftmaxStateSpace",
     "Stepwise",
     "TopicMixture",
     "concat_sequences",

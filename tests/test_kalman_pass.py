@@ -146,8 +146,9 @@ def test_a_pattern_for_every_step():
         evidence = observation.evidence(X)[0]
         pattern = np.zeros(len(X), dtype=int) if evidence.pattern is None else evidence.pattern
         return evidence._replace(
-            S=np.ascontiguousarray(evidence.S[pattern]), pattern=np.arange(len(X))
-        )
+            S=np.ascontiguousarray(evidence.S[pattern]), pattern=np.arange(len(X)),
+            pattern_constants=evidence.pattern_constants[pattern],
+        )  # fmt: skip
 
     check(model, sequences, evidence=unshared)
 

@@ -298,8 +298,12 @@ class LinearGaussianChain:
             residual, regressors = residual[inside], regressors[inside]
         return regressors.T @ regressors, residual.T @ regressors, residual.T @ residual
 
-    def m_step(self, statistics: ChainStatistics) -> LinearGaussianChain:
-        """Ghahramani and Hinton (1996), eqs. 17-23, for entries not held."""
+    def m_step(self, statistics: ChainStatistics, penalty=None) -> LinearGaussianChain:
+        """Ghahramani and Hinton (1996), eqs. 17-23, for entries not held.
+
+        `penalty` (d, d): what is maximised has -tr(penalty Gamma) / 2 besides; Gamma is then either
+        learned or held as a whole.
+        """
         start_shift, start = self._estimate_start(statistics)
         chain = self
         if statistics.n_transitions:
@@ -308,9 +312,10 @@ class LinearGaussianChain:
             if self.start_ratio is not None:
                 second = second + start * statistics.n_sequences / self.start_ratio
                 count = count + statistics.n_sequences
-            chain = self._moved(shift, second / count)
+            shrink = None if penalty is None else penalty / count
+            chain = self._moved(shift, second / count, shrink)
         if self.stationary:
-            return self._stationary_m_step(statistics, chain)
+            return self._stationary_m_step(statistics, chain, penalty)
         if self.start_ratio is not None:
             covariance = self.start_ratio * chain.transition_covariance
         else:
@@ -345,7 +350,7 @@ class LinearGaussianChain:
         second = statistics.second - crossed - crossed.T + shift @ statistics.gram @ shift.T
         return shift, second
 
-    def _moved(self, shift, second) -> LinearGaussianChain:
+    def _moved(self, shift, second, penalty=None) -> LinearGaussianChain:
         d = self.n_components
         return replace(
             self,
@@ -353,19 +358,24 @@ class LinearGaussianChain:
             input_matrix=None if self.input_matrix is None else self.input_matrix + shift[:, d:],
             transition_covariance=estimate_covariance(
                 self.transition_covariance, second, self.covariance_type,
-                self.held.get("transition_covariance", False),
+                self.held.get("transition_covariance", False), penalty,
             ),
         )  # fmt: skip
 
-    def _stationary_m_step(self, statistics, target) -> LinearGaussianChain:
+    def _stationary_m_step(self, statistics, target, penalty=None) -> LinearGaussianChain:
         """Towards the maximiser that ignores S_1, no further than the expected density rises."""
-        before = self._expected_log_density(statistics, self, self)
+
+        def value(chain):
+            density = self._expected_log_density(statistics, self, chain)
+            if penalty is None:
+                return density
+            return density - 0.5 * np.sum(penalty * chain.transition_covariance)
+
+        before = value(self)
         fraction = 1.0
         for _ in range(HALVINGS):
             chain = self._towards(target, fraction)
-            if chain is not None and (
-                self._expected_log_density(statistics, self, chain) >= before
-            ):
+            if chain is not None and value(chain) >= before:
                 return chain
             fraction /= 2
         return self

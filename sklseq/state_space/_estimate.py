@@ -61,17 +61,20 @@ def estimate_coefficients(cross, gram, held, covariance) -> np.ndarray:
     return shift
 
 
-def estimate_covariance(current, second, covariance_type: str, held) -> np.ndarray:
-    """The covariance of largest -log|C| - tr(C^-1 second), with entries held at `current`.
+def estimate_covariance(current, second, covariance_type: str, held, penalty=None) -> np.ndarray:
+    """The covariance of largest -log|C| - tr(C^-1 second) - tr(penalty C).
 
-    `second` is the mean of E[residual residual'], (m, m); all are square matrices.
+    Entries may be held at `current`, without a penalty.  `second` is the mean of
+    E[residual residual'], (m, m); all are square matrices.
     """
     second = (second + second.T) / 2
-    if held is False and covariance_type == "full":
+    if held is False and covariance_type == "full" and penalty is None:
         return second
     held = np.broadcast_to(held, current.shape)
     if held.all():
         return current
+    if penalty is not None:
+        return _penalised(second, penalty, covariance_type)
     if covariance_type == "spherical":
         return np.eye(len(current)) * max(np.trace(second) / len(current), 0.0)
     if covariance_type == "diag":
@@ -80,6 +83,22 @@ def estimate_covariance(current, second, covariance_type: str, held) -> np.ndarr
     if not held.any():
         return second
     return _constrained(current, second, held | held.T)
+
+
+def _penalised(second, penalty, covariance_type):
+    """C M C + C = S in closed form: C = R Z R, R = S^(1/2), Z = 2 (I + (I + 4 R M R)^(1/2))^-1."""
+    n = len(second)
+    if covariance_type == "full":
+        values, vectors = np.linalg.eigh(second)
+        root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+        values, vectors = np.linalg.eigh(root @ penalty @ root)
+        shrink = 2.0 / (1.0 + np.sqrt(1.0 + 4.0 * np.maximum(values, 0.0)))
+        half = root @ vectors * np.sqrt(shrink)
+        return half @ half.T
+    variances, weights = np.diag(second), np.diag(penalty)
+    if covariance_type == "spherical":
+        variances, weights = np.full(n, variances.mean()), np.full(n, weights.mean())
+    return np.diag(2.0 * variances / (1.0 + np.sqrt(1.0 + 4.0 * weights * variances)))
 
 
 def _constrained(current, second, held):

@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import solve_triangular
+from scipy.linalg.blas import dtrsm
 
 from sklseq._covariance import Floor, clip_covariance
 from sklseq.state_space import _whitening as kernels
@@ -164,12 +164,12 @@ class GaussianObservation:
         """In blocks whose temporaries stay in the cache."""
         p, d = self.matrix.shape
         if self.diagonal:
-            whiten, S = None, weights[:, None] * self.matrix
+            factor, S = None, weights[:, None] * self.matrix
             log_det = np.log(weights).sum()
         else:
-            S = solve_triangular(self.factor, self.matrix, lower=True, check_finite=False)
-            whiten = solve_triangular(self.factor, np.eye(p), lower=True, check_finite=False).T
-            log_det = -np.log(self.factor.diagonal()).sum()
+            factor = np.asfortranarray(self.factor)
+            S = dtrsm(1.0, factor, self.matrix, lower=1)
+            log_det = -np.log(factor.diagonal()).sum()
         constant = log_det - 0.5 * p * LOG_2PI
         collapses = p > d
         U, R = np.linalg.qr(S) if collapses else (None, S)
@@ -178,7 +178,7 @@ class GaussianObservation:
         for start in range(0, len(X), size):
             part = slice(start, start + size)
             block = self.centred(X[part], None if inputs is None else inputs[part])
-            block = block * weights if whiten is None else block @ whiten
+            block = block * weights if factor is None else _solved(factor, block)
             if not collapses:
                 y[part] = block
                 continue
@@ -414,6 +414,11 @@ class GaussianObservation:
         """E[X | S = means], (..., p)."""
         expected = means @ self.matrix.T + self.offset
         return expected if inputs is None else expected + inputs @ self.input_matrix.T
+
+
+def _solved(factor, block) -> np.ndarray:
+    """Rows of a block times factor^-T; the block is used up."""
+    return dtrsm(1.0, factor, block.T, lower=1, overwrite_b=1).T
 
 
 def _complete(p: int) -> Patterns:
