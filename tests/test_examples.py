@@ -53,7 +53,9 @@ def run(path: Path, monkeypatch, folder: Path):
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs_and_its_figures_can_be_read(path, monkeypatch, tmp_path):
     figures = run(path, monkeypatch, tmp_path)
-    assert figures, "an example answers with a figure"
+    source = path.read_text(encoding="utf-8")
+    if "matplotlib" in source or "sklseq.inspection" in source:  # else it answers in words
+        assert figures, "an example answers with a figure"
     for figure in figures:
         assert sum(len(ax.get_children()) for ax in figure.axes)
         labelled = [ax for ax in figure.axes if ax.get_xlabel() or ax.get_ylabel() or not ax.axison]

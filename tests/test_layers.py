@@ -56,7 +56,7 @@ def floor(name: str) -> int:
 
 FAMILIES = {
     "_gaussian", "_categorical", "_poisson", "_gaussian_mixture", "_multinomial", "_kalman",
-    "_softmax", "_char_rnn", "_topic_mixture",
+    "_softmax", "_char_rnn", "_classifier", "_language_model", "_topic_mixture",
 }  # fmt: skip
 
 

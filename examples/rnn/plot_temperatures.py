@@ -1,6 +1,6 @@
 """
-Text at three temperatures
-==========================
+What does temperature do to the text a model writes?
+====================================================
 
 :class:`~sklseq.rnn.CharRNNLanguageModel` learns the distribution of the next character; drawn from
 at a low temperature it repeats what it is sure of, at a high one it takes risks.

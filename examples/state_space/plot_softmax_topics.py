@@ -62,7 +62,8 @@ for direction in range(4):
 figure, axis = plt.subplots(figsize=(6.5, 5), layout="constrained")
 for colour, kind in enumerate(KINDS):
     at = states[kinds == kind]
-    axis.scatter(*at[:, :2].T, s=18, color=f"C{colour}", label=kind)
+    marker = "os^DvP"[colour % 6]  # tells them apart in grey
+    axis.scatter(*at[:, :2].T, s=18, color=f"C{colour}", marker=marker, label=kind)
 for name in ("KMeans", "Ridge", "PCA", "RandomForestClassifier", "StandardScaler"):
     axis.annotate(name, states[names == name][0, :2], fontsize=8)
 axis.set(title="Documents by the state of their words", xlabel="direction 0", ylabel="direction 1")

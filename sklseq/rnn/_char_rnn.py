@@ -14,6 +14,8 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from sklseq._documentation import DocumentationLink
+
 from . import _recurrence as kernels
 from ._batches import SequenceBatch, chunks_by_length
 from ._cells import POOLINGS
@@ -96,7 +98,7 @@ def workers(n_jobs: int | None) -> Iterator[ThreadPoolExecutor | None]:
             yield pool
 
 
-class BaseCharRNN(ClassNamePrefixFeaturesOutMixin, BaseEstimator):
+class BaseCharRNN(DocumentationLink, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
     """What CharRNNClassifier and CharRNNLanguageModel share."""
 
     _head: str  # the head of output_weights_
