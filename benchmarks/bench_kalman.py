@@ -18,9 +18,9 @@ import warnings
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
-import numpy as np
+import numpy as np  # noqa: E402  the thread limits come first
 
-from sklseq import KalmanSmoother
+from sklseq import KalmanSmoother  # noqa: E402
 
 
 def random_parameters(d, p, seed=0):

@@ -222,8 +222,8 @@ def run_em(
     name : str
         Of the estimator, for messages.
     acceleration : {"squarem", None}
-        "squarem" extrapolates over pairs of EM steps; it needs models with ``to_vector() -> ndarray``
-        and ``from_vector(vector) -> model or None``.  Each E-step counts as an iteration.
+        "squarem" extrapolates over pairs of EM steps; it needs models with ``to_vector() ->
+        ndarray`` and ``from_vector(vector) -> model or None``.  Each E-step is an iteration.
 
     Returns
     -------

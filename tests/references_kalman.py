@@ -55,7 +55,7 @@ def joint(model, X, drift=None):
     Returns log_likelihood, means (n, d), covariances (n, d, d), lag_one (n, d, d) with
     Cov(S_t, S_t-1) at t and zero at the first, and the full posterior ``mean``, ``covariance``.
     """
-    n, p = X.shape
+    n = len(X)
     d = model["A"].shape[-1]
     drift = np.zeros((n, d)) if drift is None else drift
     mean = np.zeros((n, d))
@@ -153,7 +153,9 @@ def mpmath_smoother(model, X, digits=80):
             covariances[t] = P + gain * (covariances[t + 1] - P_next) * gain.T
 
         def floats(items):
-            return np.array([[[float(value) for value in row] for row in m.tolist()] for m in items])
+            return np.array(
+                [[[float(value) for value in row] for row in m.tolist()] for m in items]
+            )
 
         return SimpleNamespace(
             log_likelihood=float(log_likelihood),

@@ -390,7 +390,8 @@ def test_more_states_than_features():
     }  # fmt: skip
     X = reference.simulate(truth, 600, 0)[0]
     fitted = KalmanSmoother(2).fit(X)
-    assert_allclose(np.abs(np.angle(np.linalg.eigvals(fitted.transition_matrix_))), angle, atol=0.03)
+    turns = np.abs(np.angle(np.linalg.eigvals(fitted.transition_matrix_)))
+    assert_allclose(turns, angle, atol=0.03)
     assert fitted.score(X) >= known(truth).score(X)
 
 

@@ -1,12 +1,14 @@
-"""The kernels of the linear-Gaussian pass against the dense joint Gaussian and 80-digit arithmetic."""
+"""The kernels of the linear-Gaussian pass against the joint Gaussian and 80-digit arithmetic."""
+
+import itertools
 
 import numpy as np
 import pytest
 import references_kalman as reference
 from numpy.testing import assert_allclose
+from sklseq.state_space._kalman_pass import sums_pass
 
 from sklseq.state_space._chain import Evidence, LinearGaussianChain
-from sklseq.state_space._kalman_pass import sums_pass
 from sklseq.state_space._observation import GaussianObservation
 
 SHAPES = [(1, 1), (2, 1), (1, 3), (3, 2), (2, 6), (4, 4), (6, 2), (8, 3), (9, 4), (17, 5)]
@@ -56,7 +58,7 @@ def check(model, sequences, drift=None, *, tolerance=1e-10, evidence=None, expec
     means_only, _ = chain.smoothed_means(evidence, offsets, inputs)
     means, totals, by_pattern, _, form = sums(chain, evidence, offsets, drift)
     expected_sums = np.zeros_like(totals)
-    for i, (start, stop) in enumerate(zip(offsets[:-1], offsets[1:])):
+    for i, (start, stop) in enumerate(itertools.pairwise(offsets)):
         rows = slice(start, stop)
         part = None if drift is None else drift[rows]
         joint = reference.joint(model, sequences[i], part)
@@ -144,8 +146,9 @@ def test_a_pattern_for_every_step():
         evidence = observation.evidence(X)[0]
         pattern = np.zeros(len(X), dtype=int) if evidence.pattern is None else evidence.pattern
         return evidence._replace(
-            S=np.ascontiguousarray(evidence.S[pattern]), pattern=np.arange(len(X))
-        )
+            S=np.ascontiguousarray(evidence.S[pattern]), pattern=np.arange(len(X)),
+            pattern_constants=evidence.pattern_constants[pattern],
+        )  # fmt: skip
 
     check(model, sequences, evidence=unshared)
 
@@ -153,7 +156,7 @@ def test_a_pattern_for_every_step():
 @pytest.mark.parametrize("d", [2, 9])
 @pytest.mark.parametrize("missing", [0.0, 0.2])
 def test_long_sequence_in_segments(d, missing):
-    """Checkpoints, steady states and chunks of time change nothing: one step of memory at a time."""
+    """Checkpoints, steady states and chunks of time change nothing."""
     model = reference.random_model(d, d, 2)
     n = 12_000 if d == 2 else 2_500
     X = reference.simulate(model, n, 0, missing)[0]
@@ -235,9 +238,13 @@ def test_vague_priors(d, walk, noise, vague):
         assert relative(posterior.lag_one_covariances[1:], exact.lag_one[1:]) < 1e-9
         assert_allclose(posterior.means, exact.means, rtol=1e-9, atol=1e-9)
         assert_allclose(log_likelihood[0], exact.log_likelihood, rtol=1e-10)
-        _, totals, _, _, _ = sums(chain, evidence, offsets)
+        _, totals, by_pattern, _, _ = sums(chain, evidence, offsets)
         expected = exact.covariances[:-1].sum(axis=0)
         assert np.abs(totals[0] - expected).max() < 1e-9 * np.abs(expected).max()
+        pattern = np.zeros(30, dtype=int) if evidence.pattern is None else evidence.pattern
+        for q in range(len(by_pattern)):
+            expected = exact.covariances[pattern == q].sum(axis=0)
+            assert np.abs(by_pattern[q] - expected).max() < 1e-9 * np.abs(expected).max()
 
 
 def test_form_is_chosen_sequence_by_sequence():
@@ -251,11 +258,15 @@ def test_form_is_chosen_sequence_by_sequence():
     X, offsets = np.concatenate(sequences), offsets_of(sequences)
     chain, observation = build(model)
     evidence = observation.evidence(X)[0]
-    _, totals, _, _, form = sums(chain, evidence, offsets)
+    _, totals, by_pattern, _, form = sums(chain, evidence, offsets)
     assert form.tolist() == [1, 0, 1]
     exact = [reference.mpmath_smoother(model, part) for part in sequences]
     expected = sum(one.covariances[:-1].sum(axis=0) for one in exact)
     assert_allclose(totals[0], expected, rtol=1e-9, atol=1e-9)
+    covariances = np.concatenate([one.covariances for one in exact])
+    for q in range(len(by_pattern)):
+        expected = covariances[evidence.pattern == q].sum(axis=0)
+        assert_allclose(by_pattern[q], expected, rtol=1e-9, atol=1e-9)
 
 
 def test_zero_observations_of_every_kind():

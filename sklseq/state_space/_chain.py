@@ -15,9 +15,9 @@ How an observation model uses a chain::
     chain.e_step(evidence, offsets)           -> Expectations: statistics, means, pattern_sums
     chain.m_step(statistics)                  -> the chain of largest expected log-likelihood
 
-Evidence that differs at every step (softmax) has ``pattern = arange(N)`` and S of N entries; it then
-asks ``smooth`` for covariances, or ``e_step(..., pattern_sums=True)``, whose pattern sums are the
-covariances of the steps.
+Evidence that differs at every step (softmax) has ``pattern = arange(N)`` and S of N entries; it
+then asks ``smooth`` for covariances, or ``e_step(..., pattern_sums=True)``, whose pattern sums are
+the covariances of the steps.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Posterior(NamedTuple):
 
 
 class ChainStatistics(NamedTuple):
-    """Expected sums of *deviations from the current chain*, which therefore lose no digits; they add.
+    """Expected sums of *deviations from the current chain*, which lose no digits; they add.
 
     With w_t = S_t - A S_{t-1} - B_u u_t over transitions, z_t = (S_{t-1}, u_t), and S_1 - mu0.
     """
@@ -112,7 +112,7 @@ class Expectations(NamedTuple):
 
     statistics: ChainStatistics
     means: np.ndarray  # (n_steps, d)
-    pattern_sums: np.ndarray | None  # (n_patterns, d, d) covariances added over each pattern's steps
+    pattern_sums: np.ndarray | None  # (n_patterns, d, d) covariances, added by pattern
     log_likelihoods: np.ndarray  # (n_sequences,)
 
 
@@ -257,7 +257,7 @@ class LinearGaussianChain:
         return Expectations(statistics, means, by_pattern, sequence)
 
     def statistics(self, means, sums, offsets, inputs=None) -> ChainStatistics:
-        """Sums over given state means and sums of covariances (4, d, d), as ``sums_pass`` has them."""
+        """Sums from state means (N, d) and sums of covariances (4, d, d) of ``sums_pass``."""
         before_cov, after_cov, lag_cov, first_cov = sums
         A = self.transition_matrix
         d = self.n_components
@@ -375,9 +375,8 @@ class LinearGaussianChain:
         fraction = 1.0
         for _ in range(HALVINGS):
             chain = self._towards(target, fraction)
-            if chain is not None:
-                if value(chain) >= before:
-                    return chain
+            if chain is not None and value(chain) >= before:
+                return chain
             fraction /= 2
         return self
 

@@ -102,7 +102,7 @@ def _penalised(second, penalty, covariance_type):
 
 
 def _constrained(current, second, held):
-    """Fisher scoring on the free entries, over the coordinates whose variance is not held at zero."""
+    """Fisher scoring on the free entries, where the variance is not held at zero."""
     alive = np.flatnonzero(~(np.diag(held) & (np.diag(current) == 0.0)))
     block = np.ix_(alive, alive)
     if not (~held[block]).any():

@@ -48,7 +48,8 @@ class KalmanSmoother(BaseStateSpace):
         "learn": :math:`\mu_0` from the data, and :math:`P_0` too where there are more sequences
         than state dimensions.  One sequence says next to nothing about it: :math:`P_0` then is a
         multiple of :math:`\Gamma`, as large as the stationary covariance of the starting values,
-        or 1e6 times the state's variance for a chain without one.  "stationary": the stationary distribution, which moves with :math:`A` and
+        or 1e6 times the state's variance for a chain without one.  "stationary": the stationary
+        distribution, which moves with :math:`A` and
         :math:`\Gamma`.  "diffuse": mean 0 and 1e10 times the state's variance.
     inputs_to : {"state", "observation"}, default="state"
         Where ``inputs`` enter: :math:`S_t = A S_{t-1} + B_u u_t` (:math:`u_1` is not used), or
@@ -801,11 +802,13 @@ class KalmanSmoother(BaseStateSpace):
         X : array-like of shape (n_steps, n_features), or a collection of such
         n_steps : int, default=1
             How many steps ahead.
-        inputs, groups, lengths : array-like, default=None
+        inputs : array-like, default=None
             As in ``predict``.
         future_inputs : array-like of shape (n_steps, n_inputs), default=None
             Inputs of the steps ahead, for several sequences (n_sequences, n_steps, n_inputs).
             Needed by a model fitted with inputs.
+        groups, lengths : array-like, default=None
+            As in ``predict``.
 
         Returns
         -------

@@ -1,8 +1,9 @@
-"""The linear-Gaussian state-space model as a value: a chain and its observation, learned together."""
+"""The linear-Gaussian state-space model as a value: a chain and its observation."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -255,7 +256,7 @@ class LinearGaussianModel:
             ),
         )
         states = np.empty((n_draws, n, d))
-        for start, stop in zip(offsets[:-1], offsets[1:]):
+        for start, stop in pairwise(offsets):
             states[:, start:stop] = centred.chain.sample_many(n_draws, stop - start, random_state)
         drawn = centred._observe(states, random_state)
         drawn[:, np.isnan(X)] = np.nan

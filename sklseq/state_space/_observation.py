@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import solve_triangular
+from scipy.linalg.blas import dtrsm
 
 from sklseq._covariance import Floor, clip_covariance
 from sklseq.state_space import _whitening as kernels
@@ -164,12 +164,12 @@ class GaussianObservation:
         """In blocks whose temporaries stay in the cache."""
         p, d = self.matrix.shape
         if self.diagonal:
-            whiten, S = None, weights[:, None] * self.matrix
+            factor, S = None, weights[:, None] * self.matrix
             log_det = np.log(weights).sum()
         else:
-            S = solve_triangular(self.factor, self.matrix, lower=True, check_finite=False)
-            whiten = solve_triangular(self.factor, np.eye(p), lower=True, check_finite=False).T
-            log_det = -np.log(self.factor.diagonal()).sum()
+            factor = np.asfortranarray(self.factor)
+            S = dtrsm(1.0, factor, self.matrix, lower=1)
+            log_det = -np.log(factor.diagonal()).sum()
         constant = log_det - 0.5 * p * LOG_2PI
         collapses = p > d
         U, R = np.linalg.qr(S) if collapses else (None, S)
@@ -178,7 +178,7 @@ class GaussianObservation:
         for start in range(0, len(X), size):
             part = slice(start, start + size)
             block = self.centred(X[part], None if inputs is None else inputs[part])
-            block = block * weights if whiten is None else block @ whiten
+            block = block * weights if factor is None else _solved(factor, block)
             if not collapses:
                 y[part] = block
                 continue
@@ -217,7 +217,7 @@ class GaussianObservation:
             exact = masks & (np.diag(self.covariance) == 0.0)
             noise = np.where(exact, 0.0, 1.0) if exact.any() else None
             return _Tables(None, S, noise, log_det)
-        n, p = masks.shape
+        p = masks.shape[1]
         both = masks[:, :, None] & masks[:, None, :]
         blocks = np.where(both, self.covariance, 0.0)
         if not self._exact():
@@ -238,7 +238,7 @@ class GaussianObservation:
         W = np.where(masks[:, None, :], W, 0.0)
         log_det = np.log(np.where(positive, scale, 1.0)).sum(axis=1) - 0.5 * LOG_2PI * seen
         noise = np.where(exact, 0.0, 1.0) if exact.any() else None
-        return _Tables(np.ascontiguousarray(W), np.ascontiguousarray(W @ self.matrix), noise, log_det)
+        return _Tables(np.ascontiguousarray(W), W @ self.matrix, noise, log_det)
 
     # -- learning
 
@@ -349,7 +349,7 @@ class GaussianObservation:
 
     def m_step(self, statistics: ObservationStatistics) -> GaussianObservation:
         """Regression on the state, 1 and inputs (Ghahramani and Hinton 1996, eqs. 14-16)."""
-        p, d = self.matrix.shape
+        d = self.matrix.shape[1]
         counts, gram, cross, second = statistics
         held = None
         if self.held or counts.min() == 0:
@@ -386,8 +386,8 @@ class GaussianObservation:
         if self.covariance_type == "diag":
             variances = np.where(counts > 0, moment / rows, self.covariance.diagonal())
             variances = np.maximum(variances, self.floor.variances)
-            return np.diag(np.where(np.diag(held) if held.ndim else held, self.covariance.diagonal(),
-                                    variances))  # fmt: skip
+            kept = np.diag(held) if held.ndim else held
+            return np.diag(np.where(kept, self.covariance.diagonal(), variances))
         estimate = estimate_covariance(self.covariance, moment / rows[0], "full", held)
         return estimate if held.any() else clip_covariance(estimate, self.floor)
 
@@ -414,6 +414,11 @@ class GaussianObservation:
         """E[X | S = means], (..., p)."""
         expected = means @ self.matrix.T + self.offset
         return expected if inputs is None else expected + inputs @ self.input_matrix.T
+
+
+def _solved(factor, block) -> np.ndarray:
+    """Rows of a block times factor^-T; the block is used up."""
+    return dtrsm(1.0, factor, block.T, lower=1, overwrite_b=1).T
 
 
 def _complete(p: int) -> Patterns:

@@ -25,6 +25,7 @@ class Lanes {
     Index row[LANES], steps[LANES];
     Index limit[LANES];               // where the sequence of the lane ends
     bool begins[LANES], ends[LANES];  // whether the lane holds the sequence's first, last step
+    bool heard[LANES];                // whether its smoothed states are wanted
     double A[D * D], Q[T];
     Vec final_m[D], final_P[T];  // filtered at the last step of each lane
     Vec next_m[D], next_P[T];    // predicted from there
@@ -60,7 +61,11 @@ public:
             const bool last = segment + 1 == n_segments;
             forward(segment * length, stop, last && p.smooths(), true);
         }
-        for (int l = 0; l < count; ++l) finish(members[l], l);
+        for (int l = 0; l < LANES; ++l) heard[l] = false;
+        for (int l = 0; l < count; ++l) {
+            finish(members[l], l);
+            heard[l] = p.form[members[l]] == 0;
+        }
         if (!p.smooths()) return false;
         Vec C[T], mean[D];
         Sums sums;
@@ -70,7 +75,7 @@ public:
                 resume(segment);
                 forward(start, stop, true, false);
             }
-            backward(start, stop, C, mean, sums, count);
+            backward(start, stop, C, mean, sums);
         }
         bool again = false;
         for (int l = 0; l < count; ++l) {
@@ -183,6 +188,7 @@ private:
     Chunked chunked_backward(Index first, Index n, Index n_blocks) {
         Vec C[T], mean[D], lag[D * D];
         Sums sums;
+        for (int l = 0; l < LANES; ++l) heard[l] = true;
         for (Index block = n_blocks - 1; block >= 0; --block) {
             place(first, n, block, n_blocks);
             if (block + 1 < n_blocks) {
@@ -206,7 +212,7 @@ private:
                 after_C[e] = C[e];
                 after_C[e][LANES - 1] = own_C[e];
             }
-            backward(0, steps[0], C, mean, sums, LANES);
+            backward(0, steps[0], C, mean, sums);
             if (!same(after_m, after_C, mean, C)) return REMEMBERS;
         }
         double least = 1.0;
@@ -310,12 +316,10 @@ private:
         const double* S_of[LANES];
         for (int l = 0; l < LANES; ++l) S_of[l] = p.S_of(p.pattern_at(at[l]));
         for (int i = 0; i < k; ++i) {
-            Vec s[D], y = spread(0.0), h[D];
+            Vec s[D] = {}, y = spread(0.0), h[D];
             for (int l = 0; l < LANES; ++l) y[l] = p.y[at[l] * k + i];
-            for (int j = 0; j < D; ++j) {
-                s[j] = spread(0.0);
+            for (int j = 0; j < D; ++j)
                 for (int l = 0; l < LANES; ++l) s[j][l] = S_of[l][i * D + j];
-            }
             Vec f = spread(1.0), v = y;
             for (int j = 0; j < D; ++j) {
                 Vec total = P[tri(j, 0)] * s[0];
@@ -443,7 +447,7 @@ private:
     }
 
     // Steps stop-1..start of all lanes; C and mean are those of step `stop` on entry.
-    void backward(Index start, Index stop, Vec* C, Vec* mean, Sums& sums, int count) {
+    void backward(Index start, Index stop, Vec* C, Vec* mean, Sums& sums) {
         for (Index t = stop - 1; t >= start; --t) {
             const double* slot = memory.data() + (t - start) * SLOT * LANES;
             Vec lag[D * D], active = spread(0.0);
@@ -472,7 +476,8 @@ private:
                 for (int e = 0; e < T; ++e) sums.previous[e] += C[e] * active;
                 for (int e = 0; e < D * D; ++e) sums.lag[e] += lag[e] * active;
             }
-            for (int l = 0; l < count; ++l) {
+            for (int l = 0; l < LANES; ++l) {
+                if (!heard[l]) continue;
                 const bool first = t == 0 && begins[l];
                 if (first)
                     for (int e = 0; e < T; ++e) sums.first[e][l] = C[e][l];

@@ -1,7 +1,7 @@
-"""Starting values of a linear-Gaussian model, from the data.  Never the identity: EM would stay there.
+"""Starting values of a linear-Gaussian model, from the data; the identity would keep EM for ever.
 
-As many states as features at most: factor analysis of the standardised rows, and a regression of the
-factors on those one step before.  More states than features: subspace identification from the
+As many states as features at most: factor analysis of the standardised rows, and a regression of
+the factors on those one step before.  More states than features: subspace identification from the
 covariances between steps.  Known parameters (``*_init``) keep their values, and the scale of the
 noise follows them.
 """
@@ -76,7 +76,7 @@ def _by_factors(Z, offsets, d):
     before, after = _lag_covariance(states, offsets, 1), _lag_covariance(states, offsets, 2)
     # two lags apart over one lag apart: unlike one lag over none, not pulled to zero by noise
     A = after @ np.linalg.pinv(before, rcond=0.1)
-    if not 0.05 < spectral_radius(A):
+    if not spectral_radius(A) > 0.05:
         A = before @ np.linalg.pinv(_lag_covariance(states, offsets, 0), rcond=1e-6)
     return _stabilised(A, d), B, noise
 

@@ -227,7 +227,9 @@ def transition_sums(
     double[:, ::1] cross not None,
     double[:, ::1] second not None,
 ):
-    """Sums over transitions of z z', w z' and w w' for z = (m_{t-1}, u_t), w = m_t - A m_{t-1} - drift_t.
+    """Sums over transitions of z z', w z' and w w'.
+
+    z = (m_{t-1}, u_t), w = m_t - A m_{t-1} - drift_t
 
     IN: means (N, d); drift (N, d) and inputs (N, q), or both None.
     OUT: gram (d + q, d + q), cross (d, d + q), second (d, d), added to; d + q <= 32.
@@ -272,7 +274,9 @@ def residual_sums(
     double[:, ::1] cross not None,
     double[:, ::1] second not None,
 ):
-    """Sums of h h' by pattern, r h' and r r' for h = (m_t, 1, u_t), r = x_t - centre - shift_t - B m_t.
+    """Sums of h h' by pattern, of r h' and of r r'.
+
+    h = (m_t, 1, u_t), r = x_t - centre - shift_t - B m_t
 
     A missing entry of X has r = 0.
     IN: X (N, p), means (N, d); shift (N, p) and inputs (N, q), or both None; pattern (N,) or None.
