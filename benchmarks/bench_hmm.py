@@ -17,9 +17,9 @@ A build without dispatch, or without AVX-512, is measured by building it so and 
 import argparse
 import logging
 import time
-import tracemalloc
 import warnings
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -225,27 +225,30 @@ def kernel_fractions():
     print(f"\nkernels; dgemm peak {peak / 1e9:.1f} GF/s")
     for n_states, n_sequences, length in [(2, 64, 1000), (5, 64, 1000), (10, 1000, 100),
                                           (50, 100, 1000), (200, 10, 2000)]:  # fmt: skip
-        shape = Shape(n_states, 1, n_sequences, length, "diag", (), 0, ())
-        problem = Problem(shape, np.random.default_rng(0))
-        log_obs = np.empty((len(problem.X), n_states))
-        problem.ours()._emission().log_prob(problem.X, log_obs)
-        offsets = np.arange(n_sequences + 1, dtype=np.intp) * length
-        chain = (problem.chain["startprob"], problem.chain["transmat"], log_obs, offsets)
-        totals, final = np.empty(n_sequences), np.empty((n_sequences, n_states))
-        posteriors, counts = np.empty_like(log_obs), np.zeros((n_states, n_states))
-        per_exp = len(log_obs) * n_states * 27
-        per_product = 2 * len(log_obs) * n_states**2
-        passes = {
-            "likelihood": (1, lambda: kernels.log_likelihood(*chain, totals, final)),
-            "smoothing": (3, lambda: kernels.forward_backward(*chain, posteriors, counts, totals)),
-        }
-        for name, (n_products, run) in passes.items():
-            took = min(cpu_time(run)[0] for _ in range(5))
-            rate = (per_exp + n_products * per_product) / took
-            print(
-                f"  K={n_states:3d} {name:10s} {rate / 1e9:5.1f} GF/s, {rate / peak:4.0%} of dgemm"
-                f" ({1e9 * took / len(log_obs):7.1f} ns a step)"
-            )
+        kernel_fraction(Shape(n_states, 1, n_sequences, length, "diag", (), 0, ()), peak)
+
+
+def kernel_fraction(shape, peak):
+    problem = Problem(shape, np.random.default_rng(0))
+    n_states, n_steps = shape.n_states, len(problem.X)
+    log_obs = np.empty((n_steps, n_states))
+    problem.ours()._emission().log_prob(problem.X, log_obs)
+    offsets = np.arange(shape.n_sequences + 1, dtype=np.intp) * shape.length
+    chain = (problem.chain["startprob"], problem.chain["transmat"], log_obs, offsets)
+    totals, final = np.empty(shape.n_sequences), np.empty((shape.n_sequences, n_states))
+    posteriors, counts = np.empty_like(log_obs), np.zeros((n_states, n_states))
+    per_exp, per_product = n_steps * n_states * 27, 2 * n_steps * n_states**2
+    passes = {
+        "likelihood": (1, lambda: kernels.log_likelihood(*chain, totals, final)),
+        "smoothing": (3, lambda: kernels.forward_backward(*chain, posteriors, counts, totals)),
+    }
+    for name, (n_products, run) in passes.items():
+        took = min(cpu_time(run)[0] for _ in range(5))
+        rate = (per_exp + n_products * per_product) / took
+        print(
+            f"  K={n_states:3d} {name:10s} {rate / 1e9:5.1f} GF/s, {rate / peak:4.0%} of dgemm"
+            f" ({1e9 * took / n_steps:7.1f} ns a step)"
+        )
 
 
 def threads():
@@ -271,39 +274,36 @@ def ragged():
         problem = Problem(Shape(n_states, 5, 1000, 100, "diag", (), 0, ()), rng)
         lengths = rng.geometric(0.01, 1000)
         lengths = np.maximum(1, (lengths * (100_000 / lengths.sum())).astype(int))
-        lengths[-1] += 100_000 - lengths.sum()
+        lengths[np.argmax(lengths)] += 100_000 - lengths.sum()
         model = problem.ours()
-        for name in ("score", "predict", "predict_proba"):
-            run = getattr(model, name)
+        for run in (model.score, model.predict, model.predict_proba):
             ratio, _ = in_turns(
-                lambda run=run: run(problem.X, lengths=problem.lengths),
-                lambda run=run: run(problem.X, lengths=lengths), 5,
+                partial(run, problem.X, lengths=problem.lengths),
+                partial(run, problem.X, lengths=lengths), 9,
             )  # fmt: skip
-            print(f"  K={n_states:2d} {name:14s} {ratio:.2f}")
+            print(f"  K={n_states:2d} {run.__name__:14s} {ratio:.2f}")
 
 
 def memory():
-    """Peak of what is allocated beyond the input, in units of N K 8 bytes (numpy and kernels)."""
-    import resource
-
-    print("\npeak memory beyond the input, in units of N K 8 bytes (resident set)")
-    for shape in (Shape(10, 1, 1, 2_000_000, "diag", (), 0, ()),
+    """Peak of the resident set above what it was before the call, in units of N K 8 bytes."""
+    print("\npeak memory beyond the input, in units of N K 8 bytes (resident set, Linux)")
+    for shape in (Shape(10, 1, 1, 1_000_000, "diag", (), 0, ()),
                   Shape(50, 2, 1000, 300, "diag", (), 0, ())):  # fmt: skip
         problem = Problem(shape, np.random.default_rng(0))
         unit = len(problem.X) * shape.n_states * 8
-        model, estimator = problem.ours(), problem.ours_to_fit(2)
         for name, run in (
-            ("score", lambda: model.score(problem.X, lengths=problem.lengths)),
-            ("fit", lambda: estimator.fit(problem.X, lengths=problem.lengths)),
-        ):
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            tracemalloc.start()
-            run()
-            traced = tracemalloc.get_traced_memory()[1]
-            tracemalloc.stop()
-            grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-            sizes = f"numpy {traced / unit:.2f}, process {grown / unit:.2f}"
-            print(f"  {shape.name:28s} {name:6s} {sizes}")
+            ("score", problem.ours().score), ("fit", problem.ours_to_fit(2).fit)
+        ):  # fmt: skip
+            with open("/proc/self/clear_refs", "w") as file:
+                file.write("5")  # forget the peak so far
+            before = resident("VmRSS")
+            run(problem.X, lengths=problem.lengths)
+            print(f"  {shape.name:28s} {name:6s} {(resident('VmHWM') - before) / unit:.2f}")
+
+
+def resident(field):
+    with open("/proc/self/status") as file:
+        return 1024 * next(int(line.split()[1]) for line in file if line.startswith(field))
 
 
 def accuracy():

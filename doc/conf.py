@@ -33,14 +33,7 @@ default_role = "literal"  # `name` in a docstring is a name
 
 autosummary_generate = True
 autodoc_typehints = "none"  # numpydoc says it in words
-# what scikit-learn's base classes bring is described there
-autodoc_default_options = {
-    "members": True,
-    "inherited-members": True,
-    "exclude-members": "get_params, set_params, get_metadata_routing, set_output, "
-    "set_fit_request, set_partial_fit_request, set_predict_request, set_predict_proba_request, "
-    "set_score_request, set_transform_request, set_inverse_transform_request",
-}
+autodoc_default_options = {"members": True, "inherited-members": True}
 numpydoc_show_class_members = False  # the members stand below, in full
 numpydoc_validation_checks = set()  # tests/test_docstrings.py does it, without Sphinx
 
@@ -87,8 +80,14 @@ def _escape_fitted_names(app, what, name, obj, options, lines):
             lines[i] = head + colon + _FITTED.sub(r"\1\_", kind)
 
 
+def _skip_what_scikit_learn_brings(app, what, name, obj, skip, options):
+    """get_params and its like are described there."""
+    return True if (getattr(obj, "__module__", None) or "").startswith("sklearn.") else None
+
+
 def setup(app):
     app.connect("autodoc-process-docstring", _escape_fitted_names, priority=100)
+    app.connect("autodoc-skip-member", _skip_what_scikit_learn_brings)
 
 
 # An example that warns is an example that teaches a fault.

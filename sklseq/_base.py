@@ -22,6 +22,18 @@ from sklseq._documentation import DocumentationLink
 from sklseq._sequences import Sequences, check_sequences, limit_threads
 
 
+@contextmanager
+def unchanged_on_error(estimator):
+    """A fit that fails leaves a fitted estimator as it was."""
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
+
+
 class BaseSequenceModel(
     DocumentationLink,
     ClassNamePrefixFeaturesOutMixin,
@@ -64,24 +76,18 @@ class BaseSequenceModel(
     @abstractmethod
     def _n_free_parameters(self) -> int: ...
 
-    @contextmanager
     def _unchanged_on_error(self):
-        """A fit that fails leaves a fitted estimator as it was."""
-        before = dict(vars(self))
-        try:
-            yield
-        except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
-            raise
+        return unchanged_on_error(self)
 
-    def fit_transform(self, X, y=None, *, groups=None, lengths=None):
+    def fit_transform(self, X, y=None, *, groups=None, lengths=None, **fit_params):
         """Fit, then transform the same data.
 
         Parameters
         ----------
         X, y, groups, lengths
             As in ``fit``.
+        **fit_params
+            What else ``fit`` takes beside the rows.
 
         Returns
         -------
@@ -89,23 +95,25 @@ class BaseSequenceModel(
             As of ``transform``.
         """
         # TransformerMixin's own drops groups and lengths on the way to transform
-        fitted = self.fit(X, y, groups=groups, lengths=lengths)
+        fitted = self.fit(X, y, groups=groups, lengths=lengths, **fit_params)
         return fitted.transform(X, groups=groups, lengths=lengths)
 
-    def fit_predict(self, X, y=None, *, groups=None, lengths=None):
+    def fit_predict(self, X, y=None, *, groups=None, lengths=None, **fit_params):
         """Fit, then predict the same data.
 
         Parameters
         ----------
         X, y, groups, lengths
             As in ``fit``.
+        **fit_params
+            What else ``fit`` takes beside the rows.
 
         Returns
         -------
         ndarray of shape (n_steps, ...), stacked or object array as X was
             As of ``predict``.
         """
-        fitted = self.fit(X, y, groups=groups, lengths=lengths)
+        fitted = self.fit(X, y, groups=groups, lengths=lengths, **fit_params)
         return fitted.predict(X, groups=groups, lengths=lengths)
 
     def score(self, X, y=None, sample_weight=None, *, groups=None, lengths=None) -> float:

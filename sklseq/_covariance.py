@@ -12,13 +12,14 @@ Shapes: K components, D features, N rows.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from sklseq._gaussian_density import log_density_diag, log_density_full
 from sklseq._gaussian_moments import moments_diag, moments_full
-from sklseq._validation import check_parameter_array
+from sklseq._validation import check_broadcast, check_parameter_array, check_real
 
 STARVED = 1e-8  # expected rows below which a component says nothing about its parameters
 
@@ -40,6 +41,61 @@ class GaussianMoments(NamedTuple):
     weights: np.ndarray  # (K, D) expected number of observed entries
     first: np.ndarray  # (K, D) sum of gamma (x - mean)
     second: np.ndarray  # sum of gamma (x - mean)(x - mean)', in the shape of the type
+
+
+class GaussianPrior(NamedTuple):
+    """A normal-Wishart prior on the mean and precision of each component; weights count as rows.
+
+        p(mean, P) ~ |P|^(w/2) exp(-tr P (w C0 + k (mean - m0)(mean - m0)') / 2)
+
+    with w = `covars_weight`, C0 = `covars`, k = `means_weight`, m0 = `means`: w + D degrees of
+    freedom (DeGroot 1970, sec. 9.10), proper where both weights are positive.  Uncorrelated columns
+    have a normal-gamma each, a covariance that components share has the Wishart factor once.
+    """
+
+    means: np.ndarray  # (K, D)
+    means_weight: float
+    covars: np.ndarray  # in the shape of the type
+    covars_weight: float
+
+
+def add_moments(left: GaussianMoments, right: GaussianMoments) -> GaussianMoments:
+    return GaussianMoments(*(a + b for a, b in zip(left, right)))
+
+
+def check_gaussian_prior(
+    estimator, covariance: CovarianceType, X, n_components: int
+) -> GaussianPrior | None:
+    """The prior that ``means_prior``, ``means_weight``, ``covars_prior``, ``covars_weight`` say.
+
+    What is not given is taken from the columns of X: their means and their variances.
+    """
+    means_weight = check_real(estimator, "means_weight", 0.0)
+    covars_weight = check_real(estimator, "covars_weight", 0.0)
+    for name, weight in (("means", means_weight), ("covars", covars_weight)):
+        if getattr(estimator, f"{name}_prior") is not None and weight == 0.0:
+            raise ValueError(
+                f"{name}_prior needs a positive {name}_weight, the number of rows that it counts "
+                f"as: got {weight}."
+            )
+    if not means_weight and not covars_weight:
+        return None
+    n_features = X.shape[1]
+    means, covars = estimator.means_prior, estimator.covars_prior
+    if means is None:
+        means = column_mean(X)
+    if covars is None:
+        covars = covariance.from_full(np.diag(column_scale(X) ** 2), n_components)
+    elif np.ndim(covars) == 0:
+        covars = covariance.from_full(covars * np.eye(n_features), n_components)
+    shape = covariance.shape(n_components, n_features)
+    covars = check_broadcast(covars, "covars_prior", shape)
+    return GaussianPrior(
+        check_broadcast(means, "means_prior", (n_components, n_features)),
+        means_weight,
+        covariance.check(covars, "covars_prior", n_components, n_features),
+        covars_weight,
+    )
 
 
 def column_mean(X: np.ndarray) -> np.ndarray:
@@ -101,11 +157,27 @@ class CovarianceType(ABC):
         """Expected sums under `posteriors` (N, K)."""
 
     @abstractmethod
-    def estimate(self, moments: GaussianMoments, shift, covars, floor: Floor) -> np.ndarray:
-        """Covariances of largest likelihood when the means move by `shift` (K, D).
+    def shifted(self, moments: GaussianMoments, shift) -> GaussianMoments:
+        """The same sums around means that have moved by `shift` (K, D)."""
+
+    @abstractmethod
+    def estimate(self, moments: GaussianMoments, covars, floor: Floor) -> np.ndarray:
+        """Covariances of largest likelihood around the means of `moments`.
 
         A component with (almost) no rows keeps its `covars`.
         """
+
+    @abstractmethod
+    def prior_moments(self, prior: GaussianPrior, means) -> GaussianMoments:
+        """The prior as sums around `means` that are added to those of the data."""
+
+    @abstractmethod
+    def expected_log_density(self, moments: GaussianMoments, covars) -> float:
+        """The sum whose sums `moments` are, of log N(x | mean, C) without its 2 pi."""
+
+    @abstractmethod
+    def gradient(self, moments: GaussianMoments, covars) -> tuple[np.ndarray, np.ndarray]:
+        """Derivatives of `expected_log_density` by the means and by each entry of `covars`."""
 
     @abstractmethod
     def to_full(self, covars, n_features: int, n_components: int) -> np.ndarray:
@@ -117,6 +189,68 @@ class CovarianceType(ABC):
 
     @abstractmethod
     def n_parameters(self, n_components: int, n_features: int) -> int: ...
+
+    def m_step(
+        self, moments: GaussianMoments, means, covars, floor: Floor, *,
+        held: Mapping[str, np.ndarray], prior: GaussianPrior | None,
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """Means and covariances of largest expected log-likelihood plus log prior.
+
+        Where some means of a component are held and its columns are correlated, the others are
+        their best at the current covariance, which raises the objective as well (ECM: Meng & Rubin
+        1993).
+        """
+        if prior is None:
+            weights, first = moments.weights, moments.first
+        else:
+            weights = moments.weights + prior.means_weight
+            first = moments.first + prior.means_weight * (prior.means - means)
+        shift = np.where(weights < STARVED, 0.0, first / np.maximum(weights, STARVED))
+        if "means" in held:
+            shift = self._shift_of_free(shift, np.broadcast_to(held["means"], shift.shape), covars)
+        means = means + shift
+        if np.all(held.get("covars", False)):
+            return means, covars
+        moments = self.shifted(moments, shift)
+        if prior is not None:
+            moments = add_moments(moments, self.prior_moments(prior, means))
+        estimated = self.estimate(moments, covars, floor)
+        return means, np.where(held.get("covars", False), covars, estimated)
+
+    def _shift_of_free(self, shift, held, covars) -> np.ndarray:
+        """The shift with held means at 0; correlated columns follow the held ones."""
+        result = np.where(held, 0.0, shift)
+        if not self.is_matrix:
+            return result
+        full = self.to_full(covars, shift.shape[1], len(shift))
+        for k in np.flatnonzero(held.any(axis=1) & ~held.all(axis=1)):
+            a, b = held[k], ~held[k]
+            result[k, b] -= full[k][np.ix_(b, a)] @ np.linalg.solve(
+                full[k][np.ix_(a, a)], shift[k, a]
+            )
+        return result
+
+    def log_prior(self, prior: GaussianPrior | None, means, covars) -> float:
+        if prior is None:
+            return 0.0
+        return self.expected_log_density(self.prior_moments(prior, means), covars)
+
+    def check_held(self, held: Mapping[str, np.ndarray]) -> None:
+        """A mask holds all or none of the entries of a covariance matrix."""
+        if not self.is_matrix or "covars" not in held:
+            return
+        whole = held["covars"].reshape(*held["covars"].shape[:-2], -1)
+        if np.any(whole.any(axis=-1) & ~whole.all(axis=-1)):
+            raise ValueError(
+                "fixed['covars'] must hold all or none of the entries of a covariance matrix, "
+                f"got\n{held['covars']}."
+            )
+
+    def n_free_parameters(self, means, held: Mapping[str, np.ndarray]) -> int:
+        """Of means and covariances; a symmetric pair of entries is one."""
+        n_free = means.size - int(np.sum(held.get("means", 0)))
+        held_share = np.mean(held.get("covars", 0.0))
+        return n_free + round(self.n_parameters(*means.shape) * (1.0 - held_share))
 
     def check(self, value, name: str, n_components: int, n_features: int) -> np.ndarray:
         """Validate covariances given by the user."""
@@ -149,11 +283,30 @@ class Diag(CovarianceType):
     def moments(self, X, posteriors, means, covars):
         return _moments_diag(X, posteriors, means)
 
-    def estimate(self, moments, shift, covars, floor):
-        weights = np.maximum(moments.weights, STARVED)
-        variances = (moments.second - 2 * shift * moments.first) / weights + shift**2
+    def shifted(self, moments, shift):
+        weights, first, second = moments
+        second = second + shift * (weights * shift - 2 * first)
+        return GaussianMoments(weights, first - weights * shift, second)
+
+    def estimate(self, moments, covars, floor):
+        variances = moments.second / np.maximum(moments.weights, STARVED)
         variances = np.maximum(variances, floor.variances)
         return np.where(moments.weights < STARVED, covars, variances)
+
+    def prior_moments(self, prior, means):
+        deviation = prior.means - means
+        return GaussianMoments(
+            np.full(means.shape, prior.covars_weight),
+            prior.means_weight * deviation,
+            prior.covars_weight * prior.covars + prior.means_weight * deviation**2,
+        )
+
+    def expected_log_density(self, moments, covars):
+        return float(-np.sum(moments.weights * np.log(covars) + moments.second / covars) / 2)
+
+    def gradient(self, moments, covars):
+        by_covars = (moments.second / covars - moments.weights) / covars / 2
+        return moments.first / covars, by_covars
 
     def to_full(self, covars, n_features, n_components):
         return covars[:, :, None] * np.eye(n_features)
@@ -180,13 +333,33 @@ class Spherical(CovarianceType):
         weights, first, second = _moments_diag(X, posteriors, means)
         return GaussianMoments(weights, first, second.sum(axis=1))
 
-    def estimate(self, moments, shift, covars, floor):
+    def shifted(self, moments, shift):
+        weights, first, second = moments
+        second = second + (shift * (weights * shift - 2 * first)).sum(axis=1)
+        return GaussianMoments(weights, first - weights * shift, second)
+
+    def estimate(self, moments, covars, floor):
         weights = moments.weights.sum(axis=1)
-        second = moments.second + (
-            shift * (moments.weights * shift - 2 * moments.first)
-        ).sum(axis=1)  # fmt: skip
-        variances = np.maximum(second / np.maximum(weights, STARVED), floor.variances.max())
+        variances = moments.second / np.maximum(weights, STARVED)
+        variances = np.maximum(variances, floor.variances.max())
         return np.where(weights < STARVED, covars, variances)
+
+    def prior_moments(self, prior, means):
+        deviation = prior.means - means
+        return GaussianMoments(
+            np.full(means.shape, prior.covars_weight),
+            prior.means_weight * deviation,
+            prior.covars_weight * prior.covars * means.shape[1]
+            + prior.means_weight * (deviation**2).sum(axis=1),
+        )
+
+    def expected_log_density(self, moments, covars):
+        weights = moments.weights.sum(axis=1)
+        return float(-np.sum(weights * np.log(covars) + moments.second / covars) / 2)
+
+    def gradient(self, moments, covars):
+        by_covars = (moments.second / covars - moments.weights.sum(axis=1)) / covars / 2
+        return moments.first / covars[:, None], by_covars
 
     def to_full(self, covars, n_features, n_components):
         return covars[:, None, None] * np.eye(n_features)
@@ -210,16 +383,40 @@ class Full(CovarianceType):
     def moments(self, X, posteriors, means, covars):
         return _moments_full(X, posteriors, means, covars)
 
-    def estimate(self, moments, shift, covars, floor):
+    def shifted(self, moments, shift):
+        weights, first, second = moments
+        cross = first[:, :, None] * shift[:, None, :]
+        second = second - cross - np.swapaxes(cross, 1, 2)
+        second = second + weights[:, :1, None] * shift[:, :, None] * shift[:, None, :]
+        return GaussianMoments(weights, first - weights * shift, second)
+
+    def estimate(self, moments, covars, floor):
         occupancy = moments.weights[:, 0]
-        weights = np.maximum(occupancy, STARVED)[:, None, None]
-        cross = moments.first[:, :, None] * shift[:, None, :]
-        second = moments.second - cross - np.swapaxes(cross, 1, 2)
-        covariances = second / weights + shift[:, :, None] * shift[:, None, :]
+        covariances = moments.second / np.maximum(occupancy, STARVED)[:, None, None]
         starved = occupancy < STARVED
         covariances[starved] = covars[starved]  # eigh must not see 0/0
         covariances = clip_covariance(covariances, floor)
         return np.where(starved[:, None, None], covars, covariances)
+
+    def prior_moments(self, prior, means):
+        deviation = prior.means - means
+        return GaussianMoments(
+            np.full(means.shape, prior.covars_weight),
+            prior.means_weight * deviation,
+            prior.covars_weight * prior.covars
+            + prior.means_weight * deviation[:, :, None] * deviation[:, None, :],
+        )
+
+    def expected_log_density(self, moments, covars):
+        _, log_determinants = np.linalg.slogdet(covars)
+        distances = np.trace(np.linalg.solve(covars, moments.second), axis1=1, axis2=2)
+        return float(-np.sum(moments.weights[:, 0] * log_determinants + distances) / 2)
+
+    def gradient(self, moments, covars):
+        precisions = np.linalg.inv(covars)
+        occupancy = moments.weights[:, 0, None, None]
+        by_covars = (precisions @ moments.second @ precisions - occupancy * precisions) / 2
+        return np.einsum("kde,ke->kd", precisions, moments.first), by_covars
 
     def to_full(self, covars, n_features, n_components):
         return covars
@@ -245,13 +442,34 @@ class Tied(CovarianceType):
         weights, first, second = _moments_full(X, posteriors, means, full)
         return GaussianMoments(weights, first, second.sum(axis=0))
 
-    def estimate(self, moments, shift, covars, floor):
-        occupancy = moments.weights[:, 0]
-        if occupancy.sum() < STARVED:
-            return covars
-        cross = moments.first.T @ shift
-        second = moments.second - cross - cross.T + (shift.T * occupancy) @ shift
-        return clip_covariance(second / occupancy.sum(), floor)
+    def shifted(self, moments, shift):
+        weights, first, second = moments
+        cross = first.T @ shift
+        second = second - cross - cross.T + (shift.T * weights[:, 0]) @ shift
+        return GaussianMoments(weights, first - weights * shift, second)
+
+    def estimate(self, moments, covars, floor):
+        total = moments.weights[:, 0].sum()
+        return covars if total < STARVED else clip_covariance(moments.second / total, floor)
+
+    def prior_moments(self, prior, means):
+        deviation = prior.means - means
+        return GaussianMoments(
+            np.full(means.shape, prior.covars_weight / len(means)),
+            prior.means_weight * deviation,
+            prior.covars_weight * prior.covars + prior.means_weight * deviation.T @ deviation,
+        )
+
+    def expected_log_density(self, moments, covars):
+        total = moments.weights[:, 0].sum()
+        distances = np.trace(np.linalg.solve(covars, moments.second))
+        return float(-(total * np.linalg.slogdet(covars)[1] + distances) / 2)
+
+    def gradient(self, moments, covars):
+        precision = np.linalg.inv(covars)
+        total = moments.weights[:, 0].sum()
+        by_covars = (precision @ moments.second @ precision - total * precision) / 2
+        return moments.first @ precision, by_covars
 
     def to_full(self, covars, n_features, n_components):
         return np.repeat(covars[None], n_components, axis=0)

@@ -35,6 +35,10 @@ class Model(Protocol):
     def why_impossible(self, sequences: Sequences) -> str: ...
 
 
+class ImpossibleStart(ValueError):
+    """A sequence has probability zero under a starting value."""
+
+
 class EMResult(NamedTuple):
     """The best run.
 
@@ -69,7 +73,7 @@ def expect(model: Model, sequences: Sequences, n_jobs: int | None = None):
     """E-step over all shards: (statistics, log-likelihood), added in a fixed order."""
     statistics, log_likelihood = _add_up(model, sequences, n_jobs)
     if not np.isfinite(log_likelihood):
-        raise ValueError(f"Cannot fit: {model.why_impossible(sequences)}")
+        raise ImpossibleStart(f"Cannot fit: {model.why_impossible(sequences)}")
     return statistics, log_likelihood
 
 
@@ -230,6 +234,11 @@ def run_em(
     EMResult
         With several maxima equal, of the first start.
 
+    Raises
+    ------
+    ImpossibleStart
+        Every start gives some sequence probability zero; a single one is passed over.
+
     Warns
     -----
     ConvergenceWarning
@@ -239,16 +248,23 @@ def run_em(
     starts = list(starts)
     progress = _Progress(name, verbose, max_iter)
     best: _Run | None = None
+    impossible: ImpossibleStart | None = None
     interrupted = False
     with limit_threads(sequences.n_steps):
         try:
             for i, start in enumerate(starts):
                 if len(starts) > 1:
                     progress.run = f" start {i + 1} of {len(starts)},"
-                run = _Run(start, sequences, n_jobs, progress, acceleration)
+                try:
+                    run = _Run(start, sequences, n_jobs, progress, acceleration)
+                except ImpossibleStart as error:  # another start may do
+                    impossible = error
+                    continue
                 best = run if best is None else best
                 run.advance(min(SHORT_RUN, max_iter) if len(starts) > 1 else max_iter, tol)
                 best = max(best, run, key=lambda one: one.objectives[-1])
+            if best is None:
+                raise impossible
             progress.run = ""
             best.advance(max_iter, tol)
         except KeyboardInterrupt:

@@ -76,6 +76,37 @@ def check_parameter_array(value, name: str, shape: tuple) -> np.ndarray:
     return array
 
 
+def check_broadcast(value, name: str, shape: tuple) -> np.ndarray:
+    """As `check_parameter_array` for a number or an array that NumPy broadcasts to `shape`."""
+    array = check_parameter_array(value, name, (None,) * np.ndim(value))
+    try:
+        return np.broadcast_to(array, shape).copy()
+    except ValueError:
+        raise ValueError(
+            f"{name} must be a number or an array that broadcasts to shape {shape}, got shape "
+            f"{array.shape}."
+        ) from None
+
+
+def check_concentration(value, name: str, shape: tuple) -> np.ndarray:
+    """Dirichlet concentrations, all at least 1 so that the density has a mode; None is 1."""
+    array = check_broadcast(1.0 if value is None else value, name, shape)
+    if np.any(array < 1.0):
+        raise ValueError(
+            f"{name} must be at least 1 (1 is no prior; below 1 the density has no mode), got "
+            f"{array.min()}."
+        )
+    return array
+
+
+def check_quantiles(value) -> np.ndarray:
+    """Probabilities of quantiles, each inside (0, 1)."""
+    array = check_parameter_array(np.atleast_1d(value), "quantiles", (None,))
+    if not len(array) or np.any((array <= 0) | (array >= 1)):
+        raise ValueError(f"quantiles must be between 0 and 1, ends left out, got {value!r}.")
+    return array
+
+
 def check_probabilities(value, name: str, shape: tuple) -> np.ndarray:
     """Non-negative, each row (last axis) sums to 1; the result sums to 1 to rounding."""
     array = check_parameter_array(value, name, shape)

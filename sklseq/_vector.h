@@ -276,21 +276,29 @@ static void FN(scatter)(double *const *streams, const ptrdiff_t *first, const pt
 
 INLINE vec FN(load_part)(const double *p, ptrdiff_t count, double filling)
 {
-    double piece[W];
     if (count >= W) return FN(load)(p);
+#if W == 8
+    return (vec)_mm512_mask_loadu_pd(_mm512_set1_pd(filling), (__mmask8)((1 << count) - 1), p);
+#else
+    double piece[W];
     for (ptrdiff_t l = 0; l < W; l++) piece[l] = l < count ? p[l] : filling;
     return FN(load)(piece);
+#endif
 }
 
 INLINE void FN(store_part)(double *p, ptrdiff_t count, vec x)
 {
     if (count >= W) {
         FN(store)(p, x);
-    } else {
-        double piece[W];
-        FN(store)(piece, x);
-        for (ptrdiff_t l = 0; l < count; l++) p[l] = piece[l];
+        return;
     }
+#if W == 8
+    _mm512_mask_storeu_pd(p, (__mmask8)((1 << count) - 1), (__m512d)x);
+#else
+    double piece[W];
+    FN(store)(piece, x);
+    for (ptrdiff_t l = 0; l < count; l++) p[l] = piece[l];
+#endif
 }
 
 INLINE double FN(total)(vec x)

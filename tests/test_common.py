@@ -11,10 +11,19 @@ import pytest
 import sklearn.utils.estimator_checks as theirs
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import sklseq
-from sklseq import CategoricalHMM, GaussianHMM, PoissonHMM, Stepwise
+from sklseq import (
+    CategoricalHMM,
+    GaussianHMM,
+    GaussianMixtureHMM,
+    MultinomialHMM,
+    PoissonHMM,
+    SequenceClassifier,
+    Stepwise,
+)
 from sklseq.utils import check_estimator, expected_failed_checks
 
 BARE = [
@@ -25,6 +34,13 @@ BARE = [
     CategoricalHMM(n_components=3),
     PoissonHMM(),
     PoissonHMM(n_components=3),
+    GaussianMixtureHMM(),
+    GaussianMixtureHMM(n_components=3, covariance_type="full"),
+    MultinomialHMM(),
+    MultinomialHMM(n_components=3),
+    SequenceClassifier(GaussianHMM()),
+    SequenceClassifier(PoissonHMM()),
+    SequenceClassifier(make_pipeline(Stepwise(StandardScaler()), GaussianHMM())),
     Stepwise(StandardScaler()),
     Stepwise(PCA(n_components=1)),
 ]
@@ -71,18 +87,21 @@ def test_a_false_estimator_fails_our_check_estimator():
         check_estimator(Broken())
 
 
-HMMS = [GaussianHMM, CategoricalHMM, PoissonHMM]
+HMMS = [GaussianHMM, CategoricalHMM, PoissonHMM, GaussianMixtureHMM, MultinomialHMM]
+
+
+GAUSSIAN = (GaussianHMM, GaussianMixtureHMM)
 
 
 @pytest.mark.parametrize("estimator", HMMS)
 def test_tags(estimator):
     tags = estimator().__sklearn_tags__()
-    assert tags.input_tags.allow_nan
+    assert tags.input_tags.allow_nan == (estimator is not MultinomialHMM)
     assert not tags.non_deterministic
     assert tags.input_tags.two_d_array
     assert not tags.input_tags.sparse
     assert tags.input_tags.categorical == (estimator is CategoricalHMM)
-    assert tags.input_tags.positive_only == (estimator is not GaussianHMM)
+    assert tags.input_tags.positive_only == (not issubclass(estimator, GAUSSIAN))
 
 
 @pytest.mark.parametrize("estimator", HMMS)
@@ -94,7 +113,8 @@ def test_signatures(estimator):
     }
     for name in ("fit", "fit_predict", "fit_transform"):
         parameters = inspect.signature(getattr(estimator, name)).parameters
-        assert list(parameters) == ["self", "X", "y", "groups", "lengths"]
+        rest = "states" if name == "fit" else "fit_params"
+        assert list(parameters) == ["self", "X", "y", "groups", "lengths", rest]
         assert parameters["groups"].kind is inspect.Parameter.KEYWORD_ONLY
         assert parameters["lengths"].kind is inspect.Parameter.KEYWORD_ONLY
     for name in ("predict", "predict_proba", "transform", "score_samples", "score_sequences",
@@ -155,4 +175,6 @@ def test_groups_are_requested_by_default(estimator):
 
 def test_every_estimator_of_the_package_is_checked_here():
     wings = {name for name in sklseq.__all__ if name.endswith("HMM")}
-    assert wings == {type(estimator).__name__ for estimator in BARE} - {"Stepwise"}
+    assert wings == {type(estimator).__name__ for estimator in BARE} - {
+        "Stepwise", "SequenceClassifier",
+    }  # fmt: skip

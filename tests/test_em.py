@@ -640,3 +640,11 @@ def test_an_interrupted_fit_keeps_the_best_so_far():
 def test_an_impossible_start_is_an_error_that_says_why():
     with pytest.raises(ValueError, match="sequence 0 has probability zero"):
         scripted((-np.inf,))
+
+
+def test_an_impossible_start_is_passed_over_and_only_all_of_them_are_an_error():
+    impossible = (-np.inf,)
+    result = scripted(impossible, (-3.0, -2.0, -2.0), impossible)
+    assert result.objectives == [-3.0, -2.0, -2.0]
+    with pytest.raises(ValueError, match="Cannot fit: sequence 0 has probability zero"):
+        scripted(impossible, impossible)

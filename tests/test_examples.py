@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "examples"
 EXAMPLES = sorted(ROOT.rglob("plot_*.py"))
 LINES = 80
+LONGER = {"plot_word_order": 115}  # four models on one text, each with its own form of it
 
 pytestmark = [
     pytest.mark.examples,
@@ -66,7 +67,8 @@ def test_example_runs_and_its_figures_can_be_read(path, monkeypatch, tmp_path):
 def test_example_keeps_the_rules(path):
     source = path.read_text(encoding="utf-8")
     n_lines = sum(bool(line.strip()) for line in source.split("\n"))
-    assert n_lines <= LINES, f"at most {LINES} lines that say something, got {n_lines}"
+    limit = LONGER.get(path.stem, LINES)
+    assert n_lines <= limit, f"at most {limit} lines that say something, got {n_lines}"
     assert "shared" not in re.sub(r"#.*", "", source), "only data that ships"
     docstring = ast.get_docstring(ast.parse(source))
     title = next(line for line in docstring.split("\n") if line.strip("= "))

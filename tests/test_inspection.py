@@ -275,10 +275,12 @@ def test_runs_can_be_compared(earthquakes, poisson):
 def test_epochs_are_counted_from_one():
     class Net(Fake):
         def __init__(self):
-            self.loss_curve_ = [2.0, 1.0]
+            self.loss_curve_, self.converged_ = [2.0, 1.0], True
 
     display = ConvergenceDisplay.from_estimator(Net())
     np.testing.assert_array_equal(display.line_.get_xdata(), [1, 2])
+    assert display.ax_.get_xlabel() == "epoch"
+    assert display.line_.get_label() == "Net"
 
 
 def test_convergence_errors():

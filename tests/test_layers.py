@@ -55,7 +55,8 @@ def floor(name: str) -> int:
 
 
 FAMILIES = {
-    "_gaussian", "_categorical", "_poisson", "_kalman", "_softmax", "_char_rnn", "_topic_mixture",
+    "_gaussian", "_categorical", "_poisson", "_gaussian_mixture", "_multinomial", "_kalman",
+    "_softmax", "_char_rnn", "_topic_mixture",
 }  # fmt: skip
 
 

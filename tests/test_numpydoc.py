@@ -7,7 +7,7 @@ import pytest
 
 validation = pytest.importorskip("numpydoc.validate", reason="numpydoc validates docstrings")
 
-MODULES = ["sklseq", "sklseq.datasets", "sklseq.inspection", "sklseq.utils"]
+MODULES = ["sklseq", "sklseq.datasets", "sklseq.inspection", "sklseq.topics", "sklseq.utils"]
 
 # What the house does otherwise, and why.
 WAIVED = {

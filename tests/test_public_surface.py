@@ -16,7 +16,10 @@ import sklseq
 NAMES = {
     "CategoricalHMM",
     "GaussianHMM",
+    "GaussianMixtureHMM",
+    "MultinomialHMM",
     "PoissonHMM",
+    "SequenceClassifier",
     "Stepwise",
     "concat_sequences",
     "split_sequences",
@@ -39,7 +42,7 @@ def test_public_names():
 def test_estimators_say_where_they_are_public():
     import sklseq.hmm
 
-    for name in ("GaussianHMM", "CategoricalHMM", "PoissonHMM"):
+    for name in sklseq.hmm.__all__:
         assert getattr(sklseq.hmm, name) is getattr(sklseq, name)
 
 

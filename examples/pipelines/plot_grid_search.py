@@ -1,7 +1,7 @@
 """
-=====================================================================
-Can one search tune a scaler, a hidden Markov model and a classifier?
-=====================================================================
+================================================================
+Can one search tune PCA, a hidden Markov model and a classifier?
+================================================================
 
 A handwritten digit is a short sequence: eight rows of eight pixels, read from top to bottom. Here a
 :class:`~sklseq.GaussianHMM` is a *feature step*: its ``transform`` turns each row of pixels into

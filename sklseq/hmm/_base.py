@@ -5,23 +5,34 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections import namedtuple
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sklseq._base import BaseSequenceModel
-from sklseq._em import EMResult, run_em
-from sklseq._sequences import Sequences, limit_threads, map_rows, refuse_frame_output
+from sklseq._em import EMResult, expect, run_em
+from sklseq._sequences import (
+    Sequences,
+    align_rows,
+    limit_threads,
+    map_rows,
+    refuse_frame_output,
+)
 from sklseq._validation import (
     check_choice,
+    check_concentration,
     check_em_parameters,
     check_fixed,
     check_positive,
     check_probabilities,
+    check_quantiles,
+    check_real,
 )
 from sklseq.hmm._chain import (
     HMM,
@@ -30,7 +41,16 @@ from sklseq.hmm._chain import (
     starved_states,
     stationary_distribution,
 )
-from sklseq.hmm._start import label_rows, random_transmat, transmat_of_labels
+from sklseq.hmm._residuals import PseudoResiduals, pseudo_residuals
+from sklseq.hmm._standard_errors import standard_errors
+from sklseq.hmm._start import (
+    is_left_right,
+    label_rows,
+    random_transmat,
+    segment_labels,
+    transmat_of_labels,
+    with_known_labels,
+)
 
 
 class BaseHMM(BaseSequenceModel):
@@ -40,6 +60,7 @@ class BaseHMM(BaseSequenceModel):
     """
 
     __metadata_request__predict_proba = {"groups": True}
+    __metadata_request__fit = {"groups": True, "states": True}
 
     # ---- what a family says
 
@@ -98,8 +119,8 @@ class BaseHMM(BaseSequenceModel):
 
     # ---- learning
 
-    def fit(self, X, y=None, *, groups=None, lengths=None):
-        """Fit by the EM algorithm (Baum-Welch).
+    def fit(self, X, y=None, *, groups=None, lengths=None, states=None):
+        """Fit by the EM algorithm (Baum-Welch), or by counting where all states are known.
 
         Parameters
         ----------
@@ -111,6 +132,11 @@ class BaseHMM(BaseSequenceModel):
             A new sequence starts where it changes.
         lengths : array-like of int, default=None
             The number of steps of each sequence.
+        states : array-like of int of shape (n_steps,), or one such for each sequence, default=None
+            Known hidden states, -1 where unknown; scikit-learn's cross-validation cuts them with X.
+            The likelihood is then that of X and the known states.  Where all are known (and no
+            other thing is hidden, as mixture components are) the fit is relative frequencies: one
+            M-step, no iteration, no random start.
 
         Returns
         -------
@@ -136,17 +162,35 @@ class BaseHMM(BaseSequenceModel):
         warm = self.warm_start and hasattr(self, "startprob_")  # goes on: the same columns, codes
         with self._unchanged_on_error():
             sequences = self._check_X(X, groups, lengths, y=y, reset=not warm)
+            if states is not None:
+                sequences = sequences._replace(aligned=(self._check_states(states, sequences),))
+            starts, counted = self._starts(sequences), False
+            if _nothing_hidden(sequences, starts[0]):
+                with limit_threads(sequences.n_steps):
+                    starts = [starts[0].m_step(expect(starts[0], sequences, self.n_jobs)[0])]
+                counted = True
             result = run_em(
-                self._starts(sequences),
+                starts,
                 sequences,
-                max_iter=self.max_iter,
+                max_iter=0 if counted else self.max_iter,
                 tol=self.tol,
                 n_jobs=self.n_jobs,
                 verbose=self.verbose,
                 name=type(self).__name__,
             )
-            self._set_result(result, sequences)
+            self._set_result(result._replace(converged=counted or result.converged), sequences)
         return self
+
+    def _check_states(self, states, sequences: Sequences) -> np.ndarray:
+        values = align_rows(sequences, states, "states", dtype=np.float64)
+        valid = (values >= -1) & (values < self.n_components) & (values == np.floor(values))
+        if not valid.all():
+            row = int(np.argmin(valid))
+            raise ValueError(
+                f"states must be integers from 0 to {self.n_components - 1}, or -1 where unknown, "
+                f"got {values[row]:g} at row {row}."
+            )
+        return values.astype(np.intp)
 
     def _set_result(self, result: EMResult, sequences: Sequences) -> None:
         self._set_fitted(result.model)
@@ -162,8 +206,8 @@ class BaseHMM(BaseSequenceModel):
         if len(starved):
             warnings.warn(
                 f"No step belongs to state {', '.join(map(str, starved))} of {type(self).__name__}"
-                ": it keeps the parameters it had. Fewer states or other starting values would use "
-                "the data better.",
+                ": it keeps its parameters, or has those of its prior. Fewer states or other "
+                "starting values would use the data better.",
                 ConvergenceWarning,
                 stacklevel=3,
             )
@@ -177,6 +221,29 @@ class BaseHMM(BaseSequenceModel):
                 "initial_state='stationary' takes the start distribution from transmat, so "
                 f"startprob_init must be None, got {self.startprob_init!r}."
             )
+        self._pseudo_counts()
+
+    def _pseudo_counts(self) -> dict[str, np.ndarray]:
+        """The counts that the Dirichlet priors of the chain add; none by default."""
+        n_states = self.n_components
+        stickiness = check_real(self, "stickiness", 0.0)
+        counts = {}
+        if self.startprob_prior is not None:
+            if self.initial_state == "stationary":
+                raise ValueError(
+                    "startprob_prior needs initial_state='learn': a stationary start is a function "
+                    "of transmat, whose prior is transmat_prior."
+                )
+            concentration = check_concentration(
+                self.startprob_prior, "startprob_prior", (n_states,)
+            )
+            counts["startprob"] = concentration - 1.0
+        if self.transmat_prior is not None or stickiness:
+            concentration = check_concentration(
+                self.transmat_prior, "transmat_prior", (n_states, n_states)
+            )
+            counts["transmat"] = concentration - 1.0 + stickiness * np.eye(n_states)
+        return counts
 
     def _shapes(self) -> dict[str, tuple | None]:
         n_states = self.n_components
@@ -184,21 +251,30 @@ class BaseHMM(BaseSequenceModel):
         return chain | self._emission_shapes()
 
     def _starts(self, sequences: Sequences) -> list[HMM]:
-        """Starting values: k-means first, then random rows; one where nothing is left to chance."""
+        """Starting values: k-means (or the parts of a left-right model) first, then random rows.
+
+        One where nothing is left to chance.
+        """
         held = check_fixed(self, self._shapes())
         learning = self._learning(sequences, held)
+        pseudo_counts = self._pseudo_counts()
         if self.warm_start and hasattr(self, "startprob_"):
             starts = [self._warm_model()]
         else:
             random_state = check_random_state(self.random_state)
             n_init = 1 if self._all_given() else self.n_init
             seeds = random_state.randint(np.iinfo(np.int32).max, size=n_init)
+            starts = []
             with limit_threads():
-                starts = [
-                    self._start(sequences, seed, kmeans=i == 0) for i, seed in enumerate(seeds)
-                ]
+                for i, seed in enumerate(seeds):
+                    starts.append(self._start(sequences, seed, kmeans=i == 0))
+                    if _nothing_hidden(sequences, starts[0]):
+                        break  # counting does not depend on where it starts
         return [
-            replace(start, held=held, emission=replace(start.emission, **learning))
+            replace(
+                start, held=held, pseudo_counts=pseudo_counts,
+                emission=replace(start.emission, **learning),
+            )
             for start in starts
         ]
 
@@ -223,16 +299,17 @@ class BaseHMM(BaseSequenceModel):
         random_state = np.random.RandomState(seed)
         n_states = self.n_components
         stationary = self.initial_state == "stationary"
-        rows = None if self._all_given() else self._rows_to_cluster(sequences)
-        labels = None if rows is None else label_rows(rows, n_states, random_state, kmeans=kmeans)
+        transmat = None
         if self.transmat_init is not None:
             transmat = check_probabilities(
                 self.transmat_init, "transmat_init", (n_states, n_states)
             )
-        elif labels is not None:
-            transmat = transmat_of_labels(labels, sequences.offsets, n_states)
-        else:
+        segments = kmeans and transmat is not None and is_left_right(transmat)
+        labels = self._start_labels(sequences, random_state, kmeans, segments)
+        if transmat is None and labels is None:
             transmat = random_transmat(n_states, random_state)
+        elif transmat is None:
+            transmat = transmat_of_labels(labels, sequences.offsets, n_states)
         if stationary:
             startprob = stationary_distribution(transmat)
         elif self.startprob_init is not None:
@@ -241,6 +318,23 @@ class BaseHMM(BaseSequenceModel):
             startprob = np.full(n_states, 1.0 / n_states)
         emission = self._init_emission(sequences, labels, random_state)
         return HMM(startprob, transmat, emission, stationary)
+
+    def _start_labels(
+        self, sequences: Sequences, random_state, kmeans: bool, segments: bool
+    ) -> np.ndarray | None:
+        """A rough state for each row, known ones as they are; None where none is needed."""
+        if _all_known(sequences):
+            return sequences.aligned[0]
+        rows = None if self._all_given() else self._rows_to_cluster(sequences)
+        if rows is None:
+            return None
+        if segments:
+            labels = segment_labels(sequences.offsets, self.n_components)
+        else:
+            labels = label_rows(rows, self.n_components, random_state, kmeans=kmeans)
+        if sequences.aligned:
+            return with_known_labels(labels, sequences.aligned[0], self.n_components)
+        return labels
 
     @classmethod
     def _from_chain(cls, startprob, transmat, params: dict):
@@ -280,28 +374,46 @@ class BaseHMM(BaseSequenceModel):
         """
         return self.decode(X, groups=groups, lengths=lengths)[1]
 
-    def decode(self, X, *, groups=None, lengths=None):
-        """Most probable path and its joint log-probability with X.
+    def decode(self, X, n_paths: int = 1, *, groups=None, lengths=None):
+        """Most probable path, or paths, and the joint log-probability with X.
 
         Parameters
         ----------
         X : array-like of shape (n_steps, n_features), or a collection of such
+        n_paths : int, default=1
+            How many paths of each sequence, all different, best first; more than one needs
+            ``algorithm="viterbi"``.
         groups, lengths : array-like, default=None
             As in ``predict``.
 
         Returns
         -------
-        log_probability : float
-            log p(path, X) in nats, added over sequences.  For ``algorithm="map"`` that of the path
-            of the most probable states, which may be -inf.
-        states : ndarray of int of shape (n_steps,), stacked or object array as X was
+        log_probability : float, or ndarray of shape (n_paths,) or (n_sequences, n_paths)
+            log p(path, X) in nats.  One path: added over sequences; for ``algorithm="map"`` that of
+            the path of the most probable states, which may be -inf.  Several paths: of each one,
+            sequence by sequence, since each sequence has a list of its own; a flat X without
+            boundaries has one row, given as ``(n_paths,)``.
+        states : ndarray of int
+            One path: of shape (n_steps,), stacked or object array as X was.  Several: (n_paths,
+            n_steps), where row r holds the path of rank r of every sequence; for a collection
+            (n_sequences, n_paths, n_steps) or an object array of ``(n_paths, n_steps_i)``.
+
+        Raises
+        ------
+        ValueError
+            Names the sequence and the step where no path is possible, or the sequence that has
+            fewer than `n_paths` possible paths.
 
         References
         ----------
-        Rabiner (1989), eqs. 30-35.
+        Rabiner (1989), eqs. 30-35; for several paths N. Seshadri & C.-E. W. Sundberg (1994), "List
+        Viterbi decoding algorithms with applications", IEEE Trans. Communications 42.
         """
+        n_paths = check_positive(n_paths, "n_paths")
         sequences = self._check_X(X, groups, lengths)
         model = self._model_for(sequences)
+        if n_paths > 1:
+            return self._decode_list(model, sequences, n_paths)
         if self.algorithm == "map":
             states = self._posteriors(model, sequences).argmax(axis=1)
             total = model.path_log_probability(*sequences[:2], states)
@@ -311,6 +423,26 @@ class BaseHMM(BaseSequenceModel):
             if np.isneginf(total):
                 raise ValueError(f"No path: {model.why_impossible(sequences)}")
         return total, sequences.like_input(states)
+
+    def _decode_list(self, model: HMM, sequences: Sequences, n_paths: int):
+        if self.algorithm != "viterbi":
+            raise ValueError(
+                f"n_paths={n_paths} needs algorithm='viterbi': the most probable states of the "
+                "single steps make one path only."
+            )
+        states, totals = self._run(partial(model.best_paths, n_paths=n_paths), sequences)
+        possible = np.isfinite(totals).sum(axis=1)
+        if not possible.all():
+            raise ValueError(f"No path: {model.why_impossible(sequences)}")
+        if np.any(possible < n_paths):
+            i = int(np.argmax(possible < n_paths))
+            raise ValueError(
+                f"n_paths={n_paths} is more than the model allows: sequence {i} has {possible[i]} "
+                "possible paths."
+            )
+        single = sequences.form == "flat" and sequences.n_sequences == 1
+        states = sequences.like_input(np.ascontiguousarray(states.T), axis=1)
+        return totals[0] if single else totals, states
 
     def predict_proba(self, X, *, groups=None, lengths=None):
         """Smoothed state probabilities P(s_t = k | x_1..x_n).
@@ -383,6 +515,54 @@ class BaseHMM(BaseSequenceModel):
             raise ValueError(f"No filter: {model.why_impossible(sequences)}")
         return sequences.like_input(filtered)
 
+    def filter_update(self, state_probabilities, x) -> np.ndarray:
+        """One step of ``filter``, for data that come in one row at a time.
+
+        Parameters
+        ----------
+        state_probabilities : array-like of shape (n_components,) or None
+            P(s_{t-1} = k | x_1..x_{t-1}), what the last call returned; None at the start of a
+            sequence.
+        x : array-like of shape (n_features,) or (1, n_features)
+            The new row; NaN is a missing entry.
+
+        Returns
+        -------
+        ndarray of shape (n_components,)
+            P(s_t = k | x_1..x_t).
+
+        Raises
+        ------
+        ValueError
+            If the model gives `x` probability zero.
+
+        Examples
+        --------
+        >>> from sklseq import PoissonHMM
+        >>> hmm = PoissonHMM.from_parameters(
+        ...     startprob=[0.5, 0.5], transmat=[[0.9, 0.1], [0.2, 0.8]], rates=[[1.0], [5.0]]
+        ... )
+        >>> state = None
+        >>> for x in ([0], [1], [6]):
+        ...     state = hmm.filter_update(state, x)
+        >>> state.round(3)
+        array([0.028, 0.972])
+        """
+        x = np.asarray(x)
+        sequences = self._check_X(x[None] if x.ndim == 1 else x)
+        if sequences.n_steps != 1:
+            raise ValueError(f"x must be one row, got {sequences.n_steps} rows.")
+        model = self._model_for(sequences)
+        if state_probabilities is not None:
+            given = check_probabilities(
+                state_probabilities, "state_probabilities", (model.n_components,)
+            )
+            model = replace(model, startprob=given @ model.transmat)
+        filtered, log_increments = model.filter(*sequences[:2])
+        if np.isneginf(log_increments[0]):
+            raise ValueError(f"No filter: {model.why_impossible(sequences)}")
+        return filtered[0]
+
     def forward_backward(self, X, *, groups=None, lengths=None) -> Messages:
         """The messages of the forward-backward algorithm.
 
@@ -417,7 +597,7 @@ class BaseHMM(BaseSequenceModel):
             *(sequences.like_input(values) for values in messages[:3]), *messages[3:]
         )
 
-    def forecast(self, X, n_steps: int = 1, *, groups=None, lengths=None):
+    def forecast(self, X, n_steps: int = 1, quantiles=None, *, groups=None, lengths=None):
         """What comes after the end of each sequence.
 
         Parameters
@@ -425,6 +605,9 @@ class BaseHMM(BaseSequenceModel):
         X : array-like of shape (n_steps, n_features), or a collection of such
         n_steps : int, default=1
             How many steps ahead.
+        quantiles : array-like of float in (0, 1), default=None
+            Probabilities of the quantiles to give of each column, such as ``(0.05, 0.5, 0.95)``; of
+            the mixture over states, not of the most probable one.
         groups, lengths : array-like, default=None
             As in ``predict``.
 
@@ -432,7 +615,8 @@ class BaseHMM(BaseSequenceModel):
         -------
         Forecast
             Named tuple of arrays ``(n_steps, ...)``, or ``(n_sequences, n_steps, ...)`` for several
-            sequences: what the family says of future observations, then `state_probabilities`.
+            sequences: what the family says of future observations, `quantiles` (n_steps,
+            n_quantiles, n_features) if asked for, then `state_probabilities`.
 
         Raises
         ------
@@ -446,12 +630,16 @@ class BaseHMM(BaseSequenceModel):
         if np.isneginf(totals).any():
             raise ValueError(f"No forecast: {model.why_impossible(sequences)}")
         ahead = model.ahead(final, n_steps)
-        observed = model.emission.expect(ahead.reshape(-1, model.n_components))
+        mixtures = ahead.reshape(-1, model.n_components)
+        observed = model.emission.expect(mixtures)
+        if quantiles is not None:
+            probabilities = check_quantiles(quantiles)
+            observed["quantiles"] = model.emission.quantiles(mixtures, probabilities)
         fields = {name: values.reshape(ahead.shape[:2] + values.shape[1:])
                   for name, values in observed.items()}  # fmt: skip
         fields["state_probabilities"] = ahead
         single = sequences.form == "flat" and sequences.n_sequences == 1
-        return _forecast_type(tuple(fields))(
+        return _record_type("Forecast", tuple(fields))(
             *(values[0] if single else values for values in fields.values())
         )
 
@@ -525,6 +713,207 @@ class BaseHMM(BaseSequenceModel):
         states = model.sample_posterior(*sequences[:2], uniforms)
         return sequences.like_input(states, axis=1)
 
+    # ---- the fit and its states
+
+    def standard_errors(self, X, *, groups=None, lengths=None):
+        """Standard errors of the parameters, from the observed information.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_steps, n_features), or a collection of such
+            The training data.
+        groups, lengths : array-like, default=None
+            As in ``fit``.
+
+        Returns
+        -------
+        StandardErrors
+            Named tuple with an array for each fitted parameter, in its shape and under its name
+            without the underscore.  0 for what is fixed: held entries and structural zeros (an
+            estimate of 0 counts as such).  NaN for probabilities at the edge, below 1e-6, and
+            for a row that has no other left.
+
+        Raises
+        ------
+        ValueError
+            If the observed information is not positive definite: the parameters are not at a
+            maximum of the likelihood, or X does not identify them.
+
+        Warns
+        -----
+        ConvergenceWarning
+            The likelihood of X has its maximum elsewhere (a smaller ``tol`` is needed, a prior has
+            moved it, or X is not the training data), or probabilities are at the edge.
+
+        Notes
+        -----
+        The score of the likelihood is exact: by Fisher's identity it is the derivative of the
+        E-step's expected log-likelihood (Fisher 1925; Louis 1982).  The information is its central
+        difference in the parameters themselves, where the largest entry of a row of probabilities
+        is one minus the others; errors of such functions, and of a stationary start, are by the
+        delta method.  A prior is left out.
+
+        References
+        ----------
+        T. A. Louis (1982), "Finding the observed information matrix when using the EM algorithm",
+        JRSS B 44.  Zucchini, MacDonald & Langrock (2016), sec. 3.6.
+        """
+        sequences = self._check_X(X, groups, lengths)
+        with limit_threads(sequences.n_steps):
+            errors = standard_errors(self._learning_model(), sequences, self.n_jobs)
+        return _record_type("StandardErrors", tuple(errors))(**errors)
+
+    def pseudo_residuals(self, X, kind: str = "forecast", *, groups=None, lengths=None):
+        """Normal pseudo-residuals, for checking a fit: standard normal if the model is right.
+
+        The residual of x is the standard normal quantile of its probability level
+        P(X_td <= x | other observations), column by column.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_steps, n_features), or a collection of such
+        kind : {"forecast", "ordinary"}, default="forecast"
+            Given the steps before (these are independent if the model is right), or given all
+            other steps of the sequence (which find outliers).
+        groups, lengths : array-like, default=None
+            As in ``predict``.
+
+        Returns
+        -------
+        PseudoResiduals
+            Named tuple (residuals, lower, upper), each (n_steps, n_features) in the form of X and
+            NaN where X is missing.  For discrete families the probability level is an interval:
+            `lower` and `upper` belong to its ends, `residuals` to its middle; a histogram or a
+            quantile plot takes `residuals`.  For continuous families all three are equal.
+
+        Raises
+        ------
+        ValueError
+            Names the sequence and the step where the model gives probability zero.
+
+        References
+        ----------
+        Zucchini, MacDonald & Langrock (2016), sec. 6.2.
+        """
+        if kind not in ("forecast", "ordinary"):
+            raise ValueError(f"kind must be 'forecast' or 'ordinary', got {kind!r}.")
+        sequences = self._check_X(X, groups, lengths)
+        model = self._model_for(sequences)
+        with limit_threads(sequences.n_steps):
+            residuals = pseudo_residuals(model, sequences, ordinary=kind == "ordinary")
+        return PseudoResiduals(*(sequences.like_input(values) for values in residuals))
+
+    @property
+    def stationary_distribution_(self) -> np.ndarray:
+        """The distribution over states that `transmat_` keeps, (n_components,).
+
+        ValueError where it is not unique.
+        """
+        check_is_fitted(self)
+        return stationary_distribution(self.transmat_)
+
+    @property
+    def expected_dwell_times_(self) -> np.ndarray:
+        """Expected number of steps of a visit to each state, 1 / (1 - transmat_[k, k]);
+        inf for a state that is never left."""
+        check_is_fitted(self)
+        with np.errstate(divide="ignore"):
+            return 1.0 / (1.0 - np.diag(self.transmat_))
+
+    def sort_states(self, by="mean"):
+        """Renumber the states, in place: their order after a fit is arbitrary.
+
+        Parameters
+        ----------
+        by : {"mean", "occupancy"} or array-like of int, default="mean"
+            Ascending mean observation (of the first column; the next ones decide ties), descending
+            stationary probability, or the old numbers of the states in their new order.
+
+        Returns
+        -------
+        self
+            Every fitted parameter is renumbered; constructor parameters are not.
+
+        Raises
+        ------
+        ValueError
+            ``by="mean"`` for a family without means; single entries that are `fixed`.
+        """
+        check_is_fitted(self)
+        model = self._model()
+        if not isinstance(by, str):
+            order = np.asarray(by)
+            if not np.array_equal(np.sort(order), np.arange(model.n_components)):
+                raise ValueError(
+                    f"by must hold each of the states 0 to {model.n_components - 1} once, got "
+                    f"{by!r}."
+                )
+        elif by == "mean":
+            means = model.emission.expect(np.eye(model.n_components)).get("means")
+            if means is None:
+                raise ValueError(
+                    f"The states of {type(self).__name__} have no mean: by='occupancy' or an array "
+                    "of state numbers can sort them."
+                )
+            order = np.lexsort(means.T[::-1])
+        elif by == "occupancy":
+            order = np.argsort(-self.stationary_distribution_, kind="stable")
+        else:
+            raise ValueError(f"by must be 'mean', 'occupancy' or an array, got {by!r}.")
+        return self._reorder(model, order)
+
+    def align_states(self, other):
+        """Renumber the states, in place, so that they are those of another model of the same kind.
+
+        The matching of least total Bhattacharyya distance between the states' emissions; parameters
+        of two fits can then be compared.
+
+        Parameters
+        ----------
+        other : estimator
+            Fitted, of the same class, with as many states and features.
+
+        Returns
+        -------
+        self
+            Every fitted parameter is renumbered; constructor parameters are not.
+
+        Raises
+        ------
+        ValueError
+            If the two models do not match, or if single entries are `fixed`.
+
+        References
+        ----------
+        T. Kailath (1967), "The divergence and Bhattacharyya distance measures in signal selection",
+        IEEE Trans. Communication Technology 15.
+        """
+        check_is_fitted(self)
+        check_is_fitted(other)
+        model, target = self._model(), other._model()
+        if type(other) is not type(self):
+            raise ValueError(
+                f"other must be a {type(self).__name__} as well, got {type(other).__name__}."
+            )
+        mine, others = (_emission_sizes(one.emission) for one in (model, target))
+        if mine != others:
+            raise ValueError(
+                "other must have as many states, features and categories: its parameters have "
+                f"sizes {others}, those of this model {mine}."
+            )
+        _, order = linear_sum_assignment(target.emission.distances(model.emission))
+        return self._reorder(model, order)
+
+    def _reorder(self, model: HMM, order):
+        if isinstance(self.fixed, Mapping) and self.fixed:
+            raise ValueError(
+                "States cannot be renumbered where fixed holds masks: they refer to their numbers."
+            )
+        self._set_fitted(model.reordered(order))
+        if getattr(self, "final_stateprob_", None) is not None:
+            self.final_stateprob_ = self.final_stateprob_[order]
+        return self
+
     # ---- shared by the methods
 
     def _run(self, method, sequences: Sequences) -> list[np.ndarray]:
@@ -543,13 +932,31 @@ class BaseHMM(BaseSequenceModel):
     def _sequence_scores(self, sequences: Sequences) -> np.ndarray:
         return self._run(self._model_for(sequences).log_likelihoods, sequences)[0]
 
-    def _n_free_parameters(self) -> int:
+    def _learning_model(self) -> HMM:
+        """The fitted model that knows which of its entries are held."""
         model = self._model()
         held = check_fixed(self, self._shapes())
-        emission = replace(model.emission, held=held)
-        return replace(model, emission=emission, held=held).n_free_parameters()
+        return replace(model, emission=replace(model.emission, held=held), held=held)
+
+    def _n_free_parameters(self) -> int:
+        return self._learning_model().n_free_parameters()
+
+
+def _all_known(sequences: Sequences) -> bool:
+    """Whether the hidden state of every step is given."""
+    return bool(sequences.aligned) and bool(np.all(sequences.aligned[0] >= 0))
+
+
+def _emission_sizes(emission: Emission) -> list[tuple]:
+    """Shapes of means, rates or tables; covariance types may differ."""
+    return [one.values.shape for one in emission.parameters() if one.name != "covars"]
+
+
+def _nothing_hidden(sequences: Sequences, model: HMM) -> bool:
+    """Whether one M-step is the whole fit."""
+    return _all_known(sequences) and not model.emission.has_hidden(sequences.X)
 
 
 @lru_cache
-def _forecast_type(fields: tuple[str, ...]):
-    return namedtuple("Forecast", fields)
+def _record_type(name: str, fields: tuple[str, ...]):
+    return namedtuple(name, fields)

@@ -7,8 +7,8 @@
  *     backward   posteriors = the right neighbour's, absolute SEAM_TOLERANCE (posteriors at earlier
  *                steps are averages of these, so the error cannot grow)
  *     Viterbi    the very bits of delta, and the same state: then the path is the exact one
- * A seam that does not close sends that sequence to longer chunks with a longer lead, then to the
- * plain recursion.  All of this depends on that sequence alone.
+ * A seam that does not close sends that sequence to longer chunks with a longer lead, at last to
+ * the plain recursion.  All of this depends on that sequence alone.
  */
 #ifndef SKLSEQ_BATCH_H
 #define SKLSEQ_BATCH_H
@@ -20,7 +20,8 @@ typedef kernel_set kernel_choice;
 #include "../_dispatch.h"
 
 #define CHUNKED_FROM 4096
-#define LEVELS 2
+#define TRIED_FROM 16384 /* long enough to try the warm-up on a sample first */
+#define LEVELS 3
 #define SEAM_TOLERANCE 4e-14
 #define WAVE 4096 /* pieces of work that are sorted together */
 
@@ -48,16 +49,44 @@ static inline ptrdiff_t larger(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b;
 
 static ptrdiff_t padded(ptrdiff_t K, int width) { return (K + width - 1) / width * width; }
 
-/* Steps per chunk and lead; 0 if the sequence is not cut. */
-static ptrdiff_t plan_chunks(ptrdiff_t T, ptrdiff_t K, int level, ptrdiff_t *lead)
+/* Steps per chunk and lead at each level; 0 if the sequence is not cut. */
+static ptrdiff_t plan_chunks(int mode, ptrdiff_t T, ptrdiff_t K, int level, ptrdiff_t *lead)
 {
+    static const ptrdiff_t leads[LEVELS] = {BLOCK, 8 * BLOCK, 64 * BLOCK};
+    /* Not powers of two, or the lanes' rows would fall on the same lines of the cache. */
+    static const ptrdiff_t most[LEVELS] = {1019, 2039, 8179};
     if (T < CHUNKED_FROM || K > LANE_STATES || BASE_WIDTH == 1) return 0;
-    *lead = level == 0 ? BLOCK : 8 * BLOCK;
-    /* Not a power of two, or the lanes' rows would fall on the same lines of the cache. */
-    const ptrdiff_t most = level > 0 ? 2039 : K <= 8 ? 1019 : 509;
-    const ptrdiff_t n_chunks = ((T + most - 1) / most + MAX_WIDTH - 1) / MAX_WIDTH * MAX_WIDTH;
-    const ptrdiff_t steps = (T + n_chunks - 1) / n_chunks;
+    *lead = leads[level];
+    const ptrdiff_t longest = mode == SMOOTH && K > 8 && level == 0 ? 509 : most[level];
+    const ptrdiff_t n_lanes = MAX_WIDTH, n_chunks = (T + longest - 1) / longest;
+    const ptrdiff_t n_even = (n_chunks + n_lanes - 1) / n_lanes * n_lanes;
+    const ptrdiff_t steps = (T + n_even - 1) / n_even;
     return steps % BLOCK == 0 ? steps + 5 : steps;
+}
+
+/* Has a warm-up of `lead` steps before step `end` forgotten its start?  One that starts twice as early
+ * must predict the same. */
+static int forgets(const chain *c, const double *log_obs, ptrdiff_t end, ptrdiff_t lead)
+{
+    const ptrdiff_t K = c->K;
+    double space[2][LANE_STATES], evidence[LANE_STATES], ends[2][LANE_STATES] = {{0}};
+    for (int run = 0; run < 2; run++) {
+        double *previous = NULL, sum = 1.0;
+        for (ptrdiff_t t = end - (run + 1) * lead; t < end; t++) {
+            double *current = space[t & 1];
+            const double scale = power_of_two(-exponent_of(sum));
+            if (evidence_row(K, log_obs + t * K, evidence) == -INFINITY) return 0;
+            sum = scaled_step(K, c->kind, c->warm, c->transmat, previous, scale, evidence, current);
+            if (sum < 0) return 0;
+            previous = current;
+        }
+        for (ptrdiff_t i = 0; i < K; i++)
+            for (ptrdiff_t j = 0; j < K; j++)
+                ends[run][j] += previous[i] / sum * c->transmat[i * K + j];
+    }
+    for (ptrdiff_t j = 0; j < K; j++)
+        if (!(fabs(ends[0][j] - ends[1][j]) <= SEAM_TOLERANCE * ends[0][j])) return 0;
+    return 1;
 }
 
 /* Where a warm-up starts: the distribution far from the start; for Viterbi, 0 for every state that
@@ -114,7 +143,7 @@ static int add_sequence(batch *work, ptrdiff_t s, int level)
 {
     const ptrdiff_t K = work->chain.K, first = work->offsets[s], T = work->offsets[s + 1] - first;
     const int both_ways = work->mode == SMOOTH || work->mode == VITERBI;
-    ptrdiff_t lead = 0, steps = plan_chunks(T, K, level, &lead);
+    ptrdiff_t lead = 0, steps = plan_chunks(work->mode, T, K, level, &lead);
     const int cut = steps > 0;
     double *edges = NULL, *products = NULL;
     if (!cut) steps = T;
@@ -434,11 +463,30 @@ static int run_rest(batch *work)
 
 /* ---- the whole batch ---------------------------------------------------------------------- */
 
+/* Whether this level may hold: tried at a few places of a long sequence, which spares a sticky chain
+ * a pass in vain. */
+static int worth_trying(const batch *work, ptrdiff_t s, int level)
+{
+    const ptrdiff_t K = work->chain.K, row = work->offsets[s], T = work->offsets[s + 1] - row;
+    const ptrdiff_t n_places = 4 >> level;
+    ptrdiff_t lead = 0, steps = plan_chunks(work->mode, T, K, level, &lead);
+    if (steps == 0) return 1; /* a whole sequence */
+    if (steps < lead) return 0;
+    if (work->mode == VITERBI || T < TRIED_FROM) return 1;
+    for (ptrdiff_t i = 1; i <= n_places; i++)
+        if (!forgets(&work->chain, work->log_obs + row * K, i * T / (n_places + 1), lead)) return 0;
+    return 1;
+}
+
 static int run_groups(batch *work, lane_group *g)
 {
     for (int level = 0; level < LEVELS; level++) {
         for (ptrdiff_t s = 0; s < work->n_sequences; s++) {
             if (work->status[s] != TODO) continue;
+            if (!worth_trying(work, s, level)) {
+                if (level + 1 == LEVELS) work->status[s] = NEEDS_PLAIN;
+                continue;
+            }
             if (add_sequence(work, s, level)) return -1;
             if (work->n_items >= WAVE && flush_items(work, level, g)) return -1;
         }

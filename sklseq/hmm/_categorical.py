@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklseq._sequences import Sequences
 from sklseq._validation import check_probabilities, check_real
 from sklseq.hmm._base import BaseHMM
-from sklseq.hmm._chain import Emission, estimate_rows, n_free_in_rows
+from sklseq.hmm._chain import Emission, LogTails, Parameter, estimate_rows, n_free_in_rows
 from sklseq.hmm._lookup import add_by_code, add_looked_up
 
 MISSING = -1  # the code of a missing entry
@@ -46,16 +46,13 @@ class CategoricalEmission(Emission):
         """Relative frequencies (Rabiner 1989, eq. 40c) with `alpha` added to each count."""
         held = self.held.get("emissionprob")
         tables = tuple(
-            estimate_rows(np.where(table > 0, counts + self.alpha, 0.0), table, held)
+            table_m_step(counts, table, self.alpha, held)
             for table, counts in zip(self.tables, statistics)
         )
         return replace(self, tables=tables)
 
     def log_prior(self):
-        """Dirichlet(1 + alpha) on each row, over the categories that are not structural zeros."""
-        if not self.alpha:
-            return 0.0
-        return float(self.alpha * sum(np.log(table[table > 0]).sum() for table in self.tables))
+        return sum(table_log_prior(table, self.alpha) for table in self.tables)
 
     def sample(self, states, random_state):
         columns = []
@@ -84,6 +81,65 @@ class CategoricalEmission(Emission):
         for d, column in enumerate(columns):
             padded[:, d, : column.shape[1]] = column
         return {"probabilities": padded}
+
+    def reordered(self, order):
+        return replace(self, tables=tuple(table[order] for table in self.tables))
+
+    def distances(self, other):
+        return sum(table_distances(p, q) for p, q in zip(self.tables, other.tables))
+
+    def parameters(self):
+        held = self.held.get("emissionprob")
+        return [Parameter("emissionprob", table, "rows", held=held) for table in self.tables]
+
+    def with_values(self, values):
+        return replace(self, tables=tuple(values))
+
+    def gradient(self, statistics):
+        return [table_gradient(counts, table) for counts, table in zip(statistics, self.tables)]
+
+    def log_tails(self, X):
+        """The codes are ordered as they are numbered."""
+        columns = []
+        for table, codes in zip(self.tables, X.T):
+            missing = codes == MISSING
+            ends = np.zeros((len(table), 1))
+            below = np.hstack([ends, np.cumsum(table, axis=1)])
+            onward = np.hstack([np.cumsum(table[:, ::-1], axis=1)[:, ::-1], ends])
+            tails = below[:, codes], below[:, codes + 1], onward[:, codes + 1], onward[:, codes]
+            columns.append([np.where(missing, np.nan, tail).T for tail in tails])
+        with np.errstate(divide="ignore"):
+            return LogTails(*(np.log(np.stack(parts, axis=2)) for parts in zip(*columns)))
+
+    def quantiles(self, state_probabilities, probabilities):
+        """The first code whose cumulative probability reaches the one asked for."""
+        columns = []
+        for table in self.tables:
+            cumulative = np.cumsum(state_probabilities @ table, axis=1)
+            cumulative /= cumulative[:, -1:]
+            reached = cumulative[:, None, :] >= np.asarray(probabilities)[:, None]
+            columns.append(reached.argmax(axis=2))
+        return np.stack(columns, axis=2)
+
+
+def table_m_step(counts, table, alpha: float, held) -> np.ndarray:
+    """Relative frequencies with `alpha` added to each count; structural zeros stay."""
+    return estimate_rows(np.where(table > 0, counts + alpha, 0.0), table, held)
+
+
+def table_log_prior(table, alpha: float) -> float:
+    """Dirichlet(1 + alpha) on each row, over the categories that are not structural zeros."""
+    return float(alpha * np.log(table[table > 0]).sum()) if alpha else 0.0
+
+
+def table_distances(left, right) -> np.ndarray:
+    """Bhattacharyya distances of the rows of two tables of probabilities; no overlap is finite."""
+    return -np.log(np.maximum(np.sqrt(left) @ np.sqrt(right).T, np.finfo(float).tiny))
+
+
+def table_gradient(counts, table) -> np.ndarray:
+    """Derivatives of sum(counts * log(table)); 0 at structural zeros."""
+    return np.divide(counts, table, out=np.zeros_like(table), where=table > 0)
 
 
 class CategoricalHMM(BaseHMM):
@@ -120,6 +176,14 @@ class CategoricalHMM(BaseHMM):
     fixed : str, tuple of str or dict of str -> bool mask, default=()
         Parameters held at their ``*_init``: "startprob", "transmat", "emissionprob"; a mask
         holds single entries.
+    startprob_prior : float or array-like of shape (n_components,), default=None
+        Concentration of a Dirichlet prior on the start distribution, at least 1: one more than the
+        starts that it counts as.  None: no prior.  Only with ``initial_state="learn"``.
+    transmat_prior : float or array-like of shape (n_components, n_components), default=None
+        Concentrations of Dirichlet priors on the rows of the transition matrix, at least 1: one
+        more than the moves that they count as.  None: no prior.
+    stickiness : float, default=0.0
+        Added to the diagonal of `transmat_prior`: so many more moves that stay.
     algorithm : {"viterbi", "map"}, default="viterbi"
         What ``predict`` and ``decode`` return: the most probable path, or the most probable state
         of each step.
@@ -165,6 +229,10 @@ class CategoricalHMM(BaseHMM):
         Log-likelihood plus log prior, per step: what EM raises and `tol` looks at.
     final_stateprob_ : ndarray of shape (n_components,) or None
         Filtered state probabilities at the end of training; None after several sequences.
+    stationary_distribution_ : ndarray of shape (n_components,)
+        The distribution over states that `transmat_` keeps; ValueError where it is not unique.
+    expected_dwell_times_ : ndarray of shape (n_components,)
+        Expected number of steps of a visit to each state, 1 / (1 - transmat_[k, k]).
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -208,6 +276,9 @@ class CategoricalHMM(BaseHMM):
         transmat_init=None,
         emissionprob_init=None,
         fixed=(),
+        startprob_prior=None,
+        transmat_prior=None,
+        stickiness=0.0,
         algorithm="viterbi",
         continues=False,
         max_iter=200,
@@ -226,6 +297,9 @@ class CategoricalHMM(BaseHMM):
         self.transmat_init = transmat_init
         self.emissionprob_init = emissionprob_init
         self.fixed = fixed
+        self.startprob_prior = startprob_prior
+        self.transmat_prior = transmat_prior
+        self.stickiness = stickiness
         self.algorithm = algorithm
         self.continues = continues
         self.max_iter = max_iter
@@ -346,7 +420,12 @@ class CategoricalHMM(BaseHMM):
         tables = []
         for codes, n_categories in zip(sequences.X.T, self.n_categories_):
             counts = np.bincount(codes[codes != MISSING], minlength=n_categories) + 1.0
-            weights = counts * random_state.gamma(2.0, size=(n_states, n_categories))
+            disturbance = (
+                random_state.gamma(2.0, size=(n_states, n_categories))
+                if labels is None  # with all states known the M-step needs no difference
+                else np.ones((n_states, 1))
+            )
+            weights = counts * disturbance
             tables.append(weights / weights.sum(axis=1, keepdims=True))
         return CategoricalEmission(tuple(tables))
 

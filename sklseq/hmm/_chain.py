@@ -22,6 +22,7 @@ from sklseq._covariance import STARVED
 from sklseq._scratch import scratch
 from sklseq._sequences import Sequences
 from sklseq.hmm import _forward_backward as kernels
+from sklseq.hmm._list_viterbi import list_viterbi
 
 # Steps of log_obs that exist at a time when a long sequence is scored: few enough for the cache,
 # and a multiple of the lanes times the chunks that the kernels cut.
@@ -54,9 +55,60 @@ class Emission(ABC):
     def expect(self, state_probabilities) -> dict[str, np.ndarray]:
         """What a forecast reports of the observations under the mixture of each row (n, K)."""
 
+    @abstractmethod
+    def reordered(self, order) -> Emission:
+        """State k of the result is state ``order[k]`` of this one."""
+
+    @abstractmethod
+    def distances(self, other: Emission) -> np.ndarray:
+        """Bhattacharyya distance -log sum_x sqrt(p(x) q(x)) of each pair of states, (K, K)."""
+
+    @abstractmethod
+    def parameters(self) -> list[Parameter]:
+        """What `standard_errors` has errors for, in the order of `with_values`."""
+
+    @abstractmethod
+    def with_values(self, values: list[np.ndarray]) -> Emission:
+        """The same family at other values of its `parameters`."""
+
+    @abstractmethod
+    def gradient(self, statistics) -> list[np.ndarray]:
+        """Derivatives of the expected log-likelihood by each entry of each of `parameters`."""
+
     def log_prior(self) -> float:
         """Log prior density of the parameters, up to a constant."""
         return 0.0
+
+    def has_hidden(self, X) -> bool:
+        """Whether, with the states known, something is still hidden that EM must iterate for."""
+        return False
+
+    def log_tails(self, X) -> LogTails:
+        """Distribution functions of each column under each state, for pseudo-residuals."""
+        raise ValueError(f"pseudo_residuals are not defined for {type(self).__name__}.")
+
+    def quantiles(self, state_probabilities, probabilities) -> np.ndarray:
+        """Quantiles (n, Q, D) of each column under the mixture of each row (n, K)."""
+        raise ValueError(f"quantiles of a forecast are not defined for {type(self).__name__}.")
+
+
+class Parameter(NamedTuple):
+    """An array of free parameters of a model, as the observed information sees it."""
+
+    name: str  # the fitted attribute without its underscore
+    values: np.ndarray
+    kind: str  # "rows" of probabilities, "free" entries, "symmetric" matrices
+    scale: np.ndarray | None = None  # the unit of a small step ("free", "symmetric")
+    held: np.ndarray | None = None  # entries that are not estimated
+
+
+class LogTails(NamedTuple):
+    """Log distribution functions at x_td under state k, each (n, K, D); NaN where x is missing."""
+
+    below: np.ndarray  # log P(X < x)
+    upto: np.ndarray  # log P(X <= x)
+    beyond: np.ndarray  # log P(X > x)
+    onward: np.ndarray  # log P(X >= x)
 
 
 class ChainStatistics(NamedTuple):
@@ -111,6 +163,8 @@ class HMM:
         The start is the stationary distribution of `transmat` and moves with it.
     held : mapping of name -> boolean mask
         Entries that the M-step leaves alone.
+    pseudo_counts : mapping of name -> ndarray
+        Dirichlet concentrations minus 1 of "startprob" and "transmat": counts that the prior adds.
     """
 
     startprob: np.ndarray
@@ -118,6 +172,7 @@ class HMM:
     emission: Emission
     stationary: bool = False
     held: Mapping[str, np.ndarray] = field(default_factory=dict)
+    pseudo_counts: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def n_components(self) -> int:
@@ -125,10 +180,10 @@ class HMM:
 
     # -- learning
 
-    def e_step(self, X, offsets) -> tuple[ChainStatistics, float]:
-        """Baum-Welch expectations (Rabiner 1989, eqs. 27, 37 and 38)."""
+    def e_step(self, X, offsets, states=None) -> tuple[ChainStatistics, float]:
+        """Baum-Welch expectations (Rabiner 1989, eqs. 27, 37 and 38), given known `states`."""
         with scratch(X.shape[0], self.n_components) as posteriors:
-            transitions, log_likelihoods = self._smooth(X, offsets, posteriors)
+            transitions, log_likelihoods = self._smooth(X, offsets, posteriors, states)
             statistics = ChainStatistics(
                 posteriors[offsets[:-1]].sum(axis=0),
                 transitions,
@@ -138,8 +193,15 @@ class HMM:
         return statistics, float(log_likelihoods.sum())
 
     def m_step(self, statistics: ChainStatistics) -> HMM:
-        """Rabiner 1989, eqs. 40a and 40b, with held entries; the family does the rest."""
+        """Rabiner 1989, eqs. 40a and 40b, with held entries; the family does the rest.
+
+        The posterior mode under Dirichlet priors: their counts are added.
+        """
         emission = self.emission.m_step(statistics.emission)
+        statistics = statistics._replace(
+            starts=self._with_prior("startprob", statistics.starts),
+            transitions=self._with_prior("transmat", statistics.transitions),
+        )
         transmat = estimate_rows(
             statistics.transitions, self.transmat, self.held.get("transmat")
         )
@@ -152,12 +214,23 @@ class HMM:
             )[0]
         return replace(self, startprob=startprob, transmat=transmat, emission=emission)
 
+    def _with_prior(self, name: str, counts) -> np.ndarray:
+        """Counts and those of the prior, which has none where a probability is 0 by structure."""
+        if name not in self.pseudo_counts:
+            return counts
+        return counts + np.where(getattr(self, name) > 0, self.pseudo_counts[name], 0.0)
+
     def log_prior(self) -> float:
-        return self.emission.log_prior()
+        """Dirichlet on the start and on the rows, over what is not a structural zero."""
+        total = self.emission.log_prior()
+        for name, counts in self.pseudo_counts.items():
+            probabilities = getattr(self, name)
+            total += float(xlogy(counts, np.where(probabilities > 0, probabilities, 1.0)).sum())
+        return total
 
     def why_impossible(self, sequences: Sequences) -> str:
         """Which sequence has probability zero, and from which step on."""
-        _, log_increments = self.filter(sequences.X, sequences.offsets)
+        _, log_increments = self.filter(sequences.X, sequences.offsets, *sequences.aligned)
         step = int(np.flatnonzero(np.isneginf(log_increments))[0])
         i = int(np.searchsorted(sequences.offsets, step, side="right")) - 1
         return (
@@ -177,17 +250,24 @@ class HMM:
     # -- inference: thin covers of the kernels
 
     @contextmanager
-    def _log_obs(self, X) -> Iterator[np.ndarray]:
-        """log p(x_t | s_t = k) (n, K), for the length of the ``with`` block."""
+    def _log_obs(self, X, states=None) -> Iterator[np.ndarray]:
+        """log p(x_t | s_t = k) (n, K), for the length of the ``with`` block.
+
+        Known `states` (n,), -1 for none, leave the other states -inf: the chain then works on the
+        joint probability of X and the known states.
+        """
         with scratch(X.shape[0], self.n_components) as log_obs:
             self.emission.log_prob(X, log_obs)
+            if states is not None:
+                others = np.arange(self.n_components) != states[:, None]
+                log_obs[others & (states[:, None] >= 0)] = -np.inf
             yield log_obs
 
-    def filter(self, X, offsets) -> tuple[np.ndarray, np.ndarray]:
+    def filter(self, X, offsets, states=None) -> tuple[np.ndarray, np.ndarray]:
         """(P(s_t | x_1..x_t) (n, K), log p(x_t | x_<t) (n,))."""
         filtered = np.empty((X.shape[0], self.n_components))
         log_increments = np.empty(len(filtered))
-        with self._log_obs(X) as log_obs:
+        with self._log_obs(X, states) as log_obs:
             kernels.forward(
                 self.startprob, self.transmat, log_obs, offsets, filtered, log_increments
             )
@@ -222,11 +302,11 @@ class HMM:
         posteriors = np.empty((X.shape[0], self.n_components))
         return posteriors, *self._smooth(X, offsets, posteriors)
 
-    def _smooth(self, X, offsets, posteriors) -> tuple[np.ndarray, np.ndarray]:
+    def _smooth(self, X, offsets, posteriors, states=None) -> tuple[np.ndarray, np.ndarray]:
         """OUT posteriors (n, K). (expected transitions (K, K), log p(x) of each sequence (S,))."""
         transitions = np.zeros_like(self.transmat)
         totals = np.empty(len(offsets) - 1)
-        with self._log_obs(X) as log_obs:
+        with self._log_obs(X, states) as log_obs:
             kernels.forward_backward(
                 self.startprob, self.transmat, log_obs, offsets, posteriors, transitions, totals
             )
@@ -235,10 +315,14 @@ class HMM:
     def messages(self, X, offsets) -> Messages:
         """All messages of the forward-backward algorithm."""
         filtered, _ = self.filter(X, offsets)
-        log_backward = np.empty_like(filtered)
+        return Messages(filtered, self.log_backward(X, offsets), *self.posteriors(X, offsets))
+
+    def log_backward(self, X, offsets) -> np.ndarray:
+        """log p(x_{t+1}..x_n | s_t), (n, K)."""
+        log_backward = np.empty((X.shape[0], self.n_components))
         with self._log_obs(X) as log_obs:
             kernels.backward(self.transmat, log_obs, offsets, log_backward)
-        return Messages(filtered, log_backward, *self.posteriors(X, offsets))
+        return log_backward
 
     def viterbi(self, X, offsets) -> tuple[np.ndarray, np.ndarray]:
         """(most probable path (n,), log p(path, x) of each sequence (S,))."""
@@ -248,6 +332,19 @@ class HMM:
             log_start, log_trans = np.log(self.startprob), np.log(self.transmat)
         with self._log_obs(X) as log_obs:
             kernels.viterbi(log_start, log_trans, log_obs, offsets, states, totals)
+        return states, totals
+
+    def best_paths(self, X, offsets, n_paths: int) -> tuple[np.ndarray, np.ndarray]:
+        """(the most probable paths, best first (n, n_paths), log p(path, x) (S, n_paths)).
+
+        Of a sequence with fewer possible paths the rest is -1 and -inf.
+        """
+        states = np.empty((X.shape[0], n_paths), dtype=np.intp)
+        totals = np.empty((len(offsets) - 1, n_paths))
+        with np.errstate(divide="ignore"):
+            log_start, log_trans = np.log(self.startprob), np.log(self.transmat)
+        with self._log_obs(X) as log_obs:
+            list_viterbi(log_start, log_trans, log_obs, offsets, states, totals)
         return states, totals
 
     def path_log_probability(self, X, offsets, states) -> float:
@@ -287,6 +384,19 @@ class HMM:
             final = final @ self.transmat
             result[:, h] = final
         return result
+
+
+    # -- the states as a set
+
+    def reordered(self, order) -> HMM:
+        """State k of the result is state ``order[k]`` of this model."""
+        order = np.asarray(order)
+        return replace(
+            self,
+            startprob=self.startprob[order],
+            transmat=np.ascontiguousarray(self.transmat[np.ix_(order, order)]),
+            emission=self.emission.reordered(order),
+        )
 
 
 def starved_states(statistics: ChainStatistics) -> np.ndarray:
@@ -339,6 +449,16 @@ def stationary_distribution(transmat: np.ndarray) -> np.ndarray:
         )
     stationary = np.maximum(stationary, 0.0)
     return stationary / stationary.sum()
+
+
+def stationary_gradient(transmat, stationary, by_stationary) -> np.ndarray:
+    """Derivative of f(pi(A)) by A, up to what vanishes for moves that keep the row sums.
+
+    d pi = pi dA (I - A + 1 pi)^-1 (Kemeny & Snell 1960, sec. 4.3).
+    """
+    n_states = len(transmat)
+    fundamental = np.eye(n_states) - transmat + np.outer(np.ones(n_states), stationary)
+    return np.outer(stationary, np.linalg.solve(fundamental, by_stationary))
 
 
 def _stationary_m_step(statistics, old, start, held) -> np.ndarray:

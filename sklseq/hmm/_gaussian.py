@@ -6,19 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from scipy.special import log_ndtr, ndtr, ndtri
 
 from sklseq._covariance import (
     COVARIANCES,
-    STARVED,
     CovarianceType,
     Floor,
     GaussianMoments,
+    GaussianPrior,
+    check_gaussian_prior,
     column_mean,
     column_scale,
 )
 from sklseq._validation import check_choice, check_parameter_array
 from sklseq.hmm._base import BaseHMM
-from sklseq.hmm._chain import Emission
+from sklseq.hmm._chain import Emission, LogTails, Parameter
+
+BISECTIONS = 64  # halvings of an interval until its ends are neighbours
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class GaussianEmission(Emission):
     covariance_type: str
     floor: Floor | None = None
     held: Mapping[str, np.ndarray] = field(default_factory=dict)
+    prior: GaussianPrior | None = None
 
     @property
     def type(self) -> CovarianceType:
@@ -43,15 +48,18 @@ class GaussianEmission(Emission):
 
     def m_step(self, statistics: GaussianMoments) -> GaussianEmission:
         """Weighted mean and covariance of each state (Rabiner 1989, eqs. 53 and 54)."""
-        weights = statistics.weights
-        shift = statistics.first / np.maximum(weights, STARVED)
-        shift = np.where(weights < STARVED, 0.0, shift)
-        if "means" in self.held:
-            shift = np.where(self.held["means"], 0.0, shift)
-        covars = self.type.estimate(statistics, shift, self.covars, self.floor)
-        if "covars" in self.held:
-            covars = np.where(self.held["covars"], self.covars, covars)
-        return replace(self, means=self.means + shift, covars=covars)
+        means, covars = self.type.m_step(
+            statistics, self.means, self.covars, self.floor, held=self.held, prior=self.prior
+        )
+        return replace(self, means=means, covars=covars)
+
+    def log_prior(self):
+        return self.type.log_prior(self.prior, self.means, self.covars)
+
+    def has_hidden(self, X):
+        """A row missing in part has expectations that move with the covariance."""
+        missing = np.isnan(X)
+        return self.type.is_matrix and bool(np.any(missing.any(axis=1) & ~missing.all(axis=1)))
 
     def sample(self, states, random_state):
         n_components, n_features = self.means.shape
@@ -61,15 +69,7 @@ class GaussianEmission(Emission):
         return self.means[states] + np.einsum("nde,ne->nd", factors[states], noise)
 
     def n_free_parameters(self):
-        n_components, n_features = self.means.shape
-        n_means = self.means.size
-        n_covars = self.type.n_parameters(n_components, n_features)
-        if "means" in self.held:
-            n_means -= int(np.sum(self.held["means"]))
-        if "covars" in self.held:  # a symmetric pair of held entries is one parameter
-            held_share = np.mean(self.held["covars"])
-            n_covars -= round(n_covars * held_share)
-        return n_means + n_covars
+        return self.type.n_free_parameters(self.means, self.held)
 
     def expect(self, state_probabilities):
         """Mean and covariance of the mixture (law of total covariance)."""
@@ -80,6 +80,94 @@ class GaussianEmission(Emission):
         within = np.einsum("nk,kde->nde", state_probabilities, full)
         between = np.einsum("nk,nkd,nke->nde", state_probabilities, deviation, deviation)
         return {"means": means, "covariances": within + between}
+
+    def full_covars(self) -> np.ndarray:
+        return self.type.to_full(self.covars, self.means.shape[1], len(self.means))
+
+    def reordered(self, order):
+        covars = self.covars if self.covariance_type == "tied" else self.covars[order]
+        return replace(self, means=self.means[order], covars=covars)
+
+    def distances(self, other):
+        """(m1 - m2)' C^-1 (m1 - m2) / 8 + log(|C| / sqrt(|C1| |C2|)) / 2 with C = (C1 + C2) / 2
+        (Kailath 1967)."""
+        left, right = self.full_covars()[:, None], other.full_covars()[None]
+        middle = (left + right) / 2
+        deviation = self.means[:, None] - other.means[None]
+        distance = np.einsum(
+            "ijd,ijd->ij", deviation, np.linalg.solve(middle, deviation[..., None])[..., 0]
+        )
+        outer = np.linalg.slogdet(left)[1] + np.linalg.slogdet(right)[1]
+        return distance / 8 + np.linalg.slogdet(middle)[1] / 2 - outer / 4
+
+    def parameters(self):
+        return gaussian_parameters(self.type, self.means, self.covars, self.held)
+
+    def with_values(self, values):
+        return replace(self, means=values[0], covars=values[1])
+
+    def gradient(self, statistics):
+        return list(self.type.gradient(statistics, self.covars))
+
+    def log_tails(self, X):
+        z = (X[:, None, :] - self.means) / self._column_scales()
+        return normal_log_tails(z)
+
+    def quantiles(self, state_probabilities, probabilities):
+        return normal_mixture_quantiles(
+            state_probabilities, self.means, self._column_scales(), probabilities
+        )
+
+    def _column_scales(self) -> np.ndarray:
+        """Standard deviation of each column in each state, (K, D)."""
+        return np.sqrt(np.diagonal(self.full_covars(), axis1=1, axis2=2))
+
+
+def pooled_start(X, labels, n_components, covariance_type, floor) -> GaussianEmission:
+    """Means of the labelled rows; for all components their pooled covariance."""
+    centre = np.repeat(column_mean(X)[None], n_components, axis=0)
+    pooled = GaussianEmission(centre, np.diag(floor.scale**2), "tied", floor)
+    pooled = pooled.m_step(pooled.statistics(X, np.eye(n_components)[labels]))
+    covars = COVARIANCES[covariance_type].from_full(pooled.covars, n_components)
+    return GaussianEmission(pooled.means, covars, covariance_type)
+
+
+def gaussian_parameters(covariance: CovarianceType, means, covars, held) -> list[Parameter]:
+    """Means and covariances of K Gaussians for `standard_errors`."""
+    n_components, n_features = means.shape
+    full = covariance.to_full(covars, n_features, n_components)
+    deviations = np.sqrt(np.diagonal(full, axis1=1, axis2=2))
+    if covariance.is_matrix:
+        of_columns = np.sqrt(np.diagonal(covars, axis1=-2, axis2=-1))
+        unit = of_columns[..., :, None] * of_columns[..., None, :]
+        covars = Parameter("covars", covars, "symmetric", unit, held.get("covars"))
+    else:
+        covars = Parameter("covars", covars, "free", covars, held.get("covars"))
+    return [Parameter("means", means, "free", deviations, held.get("means")), covars]
+
+
+def normal_log_tails(z) -> LogTails:
+    """Of the standard normal distribution at z."""
+    upto, beyond = log_ndtr(z), log_ndtr(-z)
+    return LogTails(upto, upto, beyond, beyond)
+
+
+def normal_mixture_quantiles(weights, means, deviations, probabilities) -> np.ndarray:
+    """Quantiles (n, Q, D) of each column of mixtures with `weights` (n, M), by bisection.
+
+    A quantile of a mixture lies between the least and the largest of its components'.
+    """
+    of_components = means + deviations * ndtri(np.asarray(probabilities))[:, None, None]
+    used = (weights > 0)[:, None, :, None]
+    low = np.where(used, of_components, np.inf).min(axis=2)
+    high = np.where(used, of_components, -np.inf).max(axis=2)
+    target = np.asarray(probabilities)[:, None]
+    for _ in range(BISECTIONS):
+        middle = low / 2 + high / 2
+        z = (middle[:, :, None, :] - means) / deviations
+        below = np.einsum("nm,nqmd->nqd", weights, ndtr(z)) < target
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    return low / 2 + high / 2
 
 
 class GaussianHMM(BaseHMM):
@@ -110,6 +198,24 @@ class GaussianHMM(BaseHMM):
     fixed : str, tuple of str or dict of str -> bool mask, default=()
         Parameters held at their ``*_init``: "startprob", "transmat", "means", "covars"; a mask
         holds single entries.
+    startprob_prior : float or array-like of shape (n_components,), default=None
+        Concentration of a Dirichlet prior on the start distribution, at least 1: one more than the
+        starts that it counts as.  None: no prior.  Only with ``initial_state="learn"``.
+    transmat_prior : float or array-like of shape (n_components, n_components), default=None
+        Concentrations of Dirichlet priors on the rows of the transition matrix, at least 1: one
+        more than the moves that they count as.  None: no prior.
+    stickiness : float, default=0.0
+        Added to the diagonal of `transmat_prior`: so many more moves that stay.
+    means_prior : float or array-like of shape (n_components, n_features), default=None
+        Prior means; one row serves all states.  None with a `means_weight`: the mean of X.
+    means_weight : float, default=0.0
+        The number of steps that `means_prior` counts as in each state; 0: no prior.
+    covars_prior : float or array-like, shape as `covars_`, default=None
+        Prior covariances, a number for that times the identity.  None with a `covars_weight`: the
+        variances of the columns of X.
+    covars_weight : float, default=0.0
+        The number of steps that `covars_prior` counts as in each state ("tied": in all); 0: no
+        prior.
     reg_covar : float, default=1e-6
         Floor under the covariances: in columns divided by their standard deviation (a constant
         column by 1), eigenvalues are at least this.
@@ -124,8 +230,9 @@ class GaussianHMM(BaseHMM):
     tol : float, default=1e-6
         Stop when the objective gains less than this per step, in nats.
     n_init : int, default=5
-        Number of starting values (k-means first, then random rows); each gets ten
-        iterations, the best is finished.  One where every ``*_init`` is given.
+        Number of starting values: k-means first (equal parts of each sequence, where the zeros of
+        `transmat_init` make a left-right model), then random rows.  Each gets ten iterations, the
+        best is finished.  One where every ``*_init`` is given.
     n_jobs : int, default=None
         Threads over shards of whole sequences; None is one.  The result does not depend on it.
         Inside ``joblib.parallel_config`` the shards go to that backend.
@@ -159,6 +266,10 @@ class GaussianHMM(BaseHMM):
         Log-likelihood plus log prior, per step: what EM raises and `tol` looks at.
     final_stateprob_ : ndarray of shape (n_components,) or None
         Filtered state probabilities at the end of training; None after several sequences.
+    stationary_distribution_ : ndarray of shape (n_components,)
+        The distribution over states that `transmat_` keeps; ValueError where it is not unique.
+    expected_dwell_times_ : ndarray of shape (n_components,)
+        Expected number of steps of a visit to each state, 1 / (1 - transmat_[k, k]).
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -176,8 +287,16 @@ class GaussianHMM(BaseHMM):
     the density of what was seen; "full" and "tied" covariances fill in conditional expectations in
     the M-step.
 
+    The priors on means and covariances are conjugate, a normal-Wishart distribution of mean and
+    precision: the posterior mode of the mean is (w m + sum of x) / (w + n) and that of the
+    covariance (v C + w (mean - m)(mean - m)' + scatter) / (v + n), with weights w and v.  They are
+    part of ``objectives_``, so that every EM iteration raises it.  The prior is proper where both
+    weights are positive; a weight of 0 leaves its parameter flat.
+
     References
     ----------
+    M. H. DeGroot (1970), Optimal Statistical Decisions, sec. 9.10 (the priors).
+
     L. R. Rabiner (1989), "A tutorial on hidden Markov models and selected applications in speech
     recognition", Proc. IEEE 77(2).
 
@@ -205,6 +324,13 @@ class GaussianHMM(BaseHMM):
         means_init=None,
         covars_init=None,
         fixed=(),
+        startprob_prior=None,
+        transmat_prior=None,
+        stickiness=0.0,
+        means_prior=None,
+        means_weight=0.0,
+        covars_prior=None,
+        covars_weight=0.0,
         reg_covar=1e-6,
         algorithm="viterbi",
         continues=False,
@@ -224,6 +350,13 @@ class GaussianHMM(BaseHMM):
         self.means_init = means_init
         self.covars_init = covars_init
         self.fixed = fixed
+        self.startprob_prior = startprob_prior
+        self.transmat_prior = transmat_prior
+        self.stickiness = stickiness
+        self.means_prior = means_prior
+        self.means_weight = means_weight
+        self.covars_prior = covars_prior
+        self.covars_weight = covars_weight
         self.reg_covar = reg_covar
         self.algorithm = algorithm
         self.continues = continues
@@ -279,35 +412,25 @@ class GaussianHMM(BaseHMM):
         return {"means": shape, "covars": COVARIANCES[self.covariance_type].shape(*shape)}
 
     def _learning(self, sequences, held):
-        if "covars" in held and COVARIANCES[self.covariance_type].is_matrix:
-            mask = held["covars"]
-            whole = mask.reshape(*mask.shape[:-2], -1)
-            if np.any(whole.any(axis=-1) & ~whole.all(axis=-1)):
-                raise ValueError(
-                    "fixed['covars'] must hold all or none of the entries of a covariance matrix, "
-                    f"got\n{mask}."
-                )
-        return {"floor": Floor(column_scale(sequences.X), self.reg_covar), "held": held}
+        covariance = COVARIANCES[self.covariance_type]
+        covariance.check_held(held)
+        return {
+            "floor": Floor(column_scale(sequences.X), self.reg_covar),
+            "held": held,
+            "prior": check_gaussian_prior(self, covariance, sequences.X, self.n_components),
+        }
 
     def _init_emission(self, sequences, labels, random_state):
         """Means of the labelled rows; for all states their pooled covariance."""
-        n_states = self.n_components
-        covariance = COVARIANCES[self.covariance_type]
-        if self.means_init is not None and self.covars_init is not None:
-            return GaussianEmission(*self._given_init(), self.covariance_type)
-        floor = Floor(column_scale(sequences.X), self.reg_covar)
-        centre = column_mean(sequences.X)
-        pooled = GaussianEmission(
-            np.repeat(centre[None], n_states, axis=0), np.diag(floor.scale**2), "tied", floor
-        )
-        pooled = pooled.m_step(pooled.statistics(sequences.X, np.eye(n_states)[labels]))
-        covars = covariance.from_full(pooled.covars, n_states)
-        given_means, given_covars = self._given_init()
-        return GaussianEmission(
-            pooled.means if given_means is None else given_means,
-            covars if given_covars is None else given_covars,
-            self.covariance_type,
-        )
+        means, covars = self._given_init()
+        if means is None or covars is None:
+            floor = Floor(column_scale(sequences.X), self.reg_covar)
+            found = pooled_start(
+                sequences.X, labels, self.n_components, self.covariance_type, floor
+            )
+            means = found.means if means is None else means
+            covars = found.covars if covars is None else covars
+        return GaussianEmission(means, covars, self.covariance_type)
 
     def _given_init(self):
         shape = (self.n_components, self.n_features_in_)

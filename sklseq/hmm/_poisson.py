@@ -7,12 +7,15 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import gammaln
+from scipy.special import gammaln, pdtr, pdtrc, xlogy
+from scipy.stats import poisson
 
 from sklseq._covariance import STARVED, column_mean
-from sklseq._validation import check_parameter_array
+from sklseq._validation import check_broadcast, check_parameter_array, check_real
 from sklseq.hmm._base import BaseHMM
-from sklseq.hmm._chain import Emission
+from sklseq.hmm._chain import Emission, LogTails, Parameter
+
+MINIMUM = np.finfo(float).tiny
 
 
 class PoissonSums(NamedTuple):
@@ -28,11 +31,12 @@ class PoissonEmission(Emission):
 
     rates: np.ndarray  # (K, D)
     held: Mapping[str, np.ndarray] = field(default_factory=dict)
+    prior: PoissonSums | None = None  # of a gamma prior: what it counts as
 
     def log_prob(self, X, out):
         observed = ~np.isnan(X)
         counts = np.where(observed, X, 0.0)
-        log_rates = np.log(np.maximum(self.rates, np.finfo(float).tiny))
+        log_rates = np.log(np.maximum(self.rates, MINIMUM))
         np.matmul(counts, log_rates.T, out=out)
         out -= observed.astype(float) @ self.rates.T
         out -= gammaln(counts + 1.0).sum(axis=1, keepdims=True)
@@ -47,8 +51,10 @@ class PoissonEmission(Emission):
 
     def m_step(self, statistics: PoissonSums) -> PoissonEmission:
         """Weighted means (Zucchini, MacDonald & Langrock 2016, sec. 4.2.5)."""
-        weights = statistics.weights
-        rates = statistics.counts / np.maximum(weights, STARVED)
+        weights, counts = statistics
+        if self.prior is not None:
+            weights, counts = weights + self.prior.weights, counts + self.prior.counts
+        rates = counts / np.maximum(weights, STARVED)
         rates = np.where(weights < STARVED, self.rates, rates)
         if "rates" in self.held:
             rates = np.where(self.held["rates"], self.rates, rates)
@@ -62,6 +68,56 @@ class PoissonEmission(Emission):
 
     def expect(self, state_probabilities):
         return {"means": state_probabilities @ self.rates}
+
+    def log_prior(self):
+        if self.prior is None:
+            return 0.0
+        return float(np.sum(xlogy(self.prior.counts, self.rates) - self.prior.weights * self.rates))
+
+    def reordered(self, order):
+        return replace(self, rates=self.rates[order])
+
+    def distances(self, other):
+        roots = np.sqrt(self.rates)[:, None] - np.sqrt(other.rates)[None]
+        return (roots**2).sum(axis=2) / 2
+
+    def parameters(self):
+        held = np.broadcast_to(self.held.get("rates", False), self.rates.shape)
+        # a rate of zero is at the edge of what is possible
+        return [Parameter("rates", self.rates, "free", self.rates, held | (self.rates == 0))]
+
+    def with_values(self, values):
+        return replace(self, rates=values[0])
+
+    def gradient(self, statistics):
+        return [statistics.counts / np.maximum(self.rates, MINIMUM) - statistics.weights]
+
+    def log_tails(self, X):
+        counts, rates = np.floor(X)[:, None, :], self.rates
+        with np.errstate(divide="ignore"):
+            below = np.where(counts == 0, 0.0, pdtr(counts - 1, rates))
+            onward = np.where(counts == 0, 1.0, pdtrc(counts - 1, rates))
+            return LogTails(
+                np.log(below), np.log(pdtr(counts, rates)), np.log(pdtrc(counts, rates)),
+                np.log(onward),
+            )  # fmt: skip
+
+    def quantiles(self, state_probabilities, probabilities):
+        """By bisection of whole numbers between the least and the largest of the states'."""
+        targets = np.asarray(probabilities)[:, None]
+        of_states = poisson.ppf(targets[..., None], self.rates)
+        used = (state_probabilities > 0)[:, None, :, None]
+        low = np.where(used, of_states, np.inf).min(axis=2)
+        high = np.where(used, of_states, -np.inf).max(axis=2)
+        while np.any(low < high):
+            middle = np.floor((low + high) / 2)
+            cumulative = np.einsum(
+                "nk,nqkd->nqd", state_probabilities, pdtr(middle[:, :, None, :], self.rates)
+            )
+            enough = cumulative >= targets
+            low, high = np.where(enough, low, middle + 1), np.where(enough, middle, high)
+            low = np.minimum(low, high)
+        return high
 
 
 class PoissonHMM(BaseHMM):
@@ -90,6 +146,19 @@ class PoissonHMM(BaseHMM):
     fixed : str, tuple of str or dict of str -> bool mask, default=()
         Parameters held at their ``*_init``: "startprob", "transmat", "rates"; a mask
         holds single entries.
+    startprob_prior : float or array-like of shape (n_components,), default=None
+        Concentration of a Dirichlet prior on the start distribution, at least 1: one more than the
+        starts that it counts as.  None: no prior.  Only with ``initial_state="learn"``.
+    transmat_prior : float or array-like of shape (n_components, n_components), default=None
+        Concentrations of Dirichlet priors on the rows of the transition matrix, at least 1: one
+        more than the moves that they count as.  None: no prior.
+    stickiness : float, default=0.0
+        Added to the diagonal of `transmat_prior`: so many more moves that stay.
+    rates_prior : float or array-like of shape (n_components, n_features), default=None
+        Prior rates; one row serves all states.  None with a `rates_weight`: the mean of X.
+    rates_weight : float, default=0.0
+        The number of steps that `rates_prior` counts as in each state: a gamma prior of shape
+        1 + weight x prior and rate weight, the conjugate one; 0: no prior.
     algorithm : {"viterbi", "map"}, default="viterbi"
         What ``predict`` and ``decode`` return: the most probable path, or the most probable state
         of each step.
@@ -101,8 +170,9 @@ class PoissonHMM(BaseHMM):
     tol : float, default=1e-6
         Stop when the objective gains less than this per step, in nats.
     n_init : int, default=5
-        Number of starting values (k-means first, then random rows); each gets ten
-        iterations, the best is finished.  One where every ``*_init`` is given.
+        Number of starting values: k-means first (equal parts of each sequence, where the zeros of
+        `transmat_init` make a left-right model), then random rows.  Each gets ten iterations, the
+        best is finished.  One where every ``*_init`` is given.
     n_jobs : int, default=None
         Threads over shards of whole sequences; None is one.  The result does not depend on it.
         Inside ``joblib.parallel_config`` the shards go to that backend.
@@ -133,6 +203,10 @@ class PoissonHMM(BaseHMM):
         Log-likelihood plus log prior, per step: what EM raises and `tol` looks at.
     final_stateprob_ : ndarray of shape (n_components,) or None
         Filtered state probabilities at the end of training; None after several sequences.
+    stationary_distribution_ : ndarray of shape (n_components,)
+        The distribution over states that `transmat_` keeps; ValueError where it is not unique.
+    expected_dwell_times_ : ndarray of shape (n_components,)
+        Expected number of steps of a visit to each state, 1 / (1 - transmat_[k, k]).
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -166,6 +240,11 @@ class PoissonHMM(BaseHMM):
         transmat_init=None,
         rates_init=None,
         fixed=(),
+        startprob_prior=None,
+        transmat_prior=None,
+        stickiness=0.0,
+        rates_prior=None,
+        rates_weight=0.0,
         algorithm="viterbi",
         continues=False,
         max_iter=200,
@@ -182,6 +261,11 @@ class PoissonHMM(BaseHMM):
         self.transmat_init = transmat_init
         self.rates_init = rates_init
         self.fixed = fixed
+        self.startprob_prior = startprob_prior
+        self.transmat_prior = transmat_prior
+        self.stickiness = stickiness
+        self.rates_prior = rates_prior
+        self.rates_weight = rates_weight
         self.algorithm = algorithm
         self.continues = continues
         self.max_iter = max_iter
@@ -231,7 +315,21 @@ class PoissonHMM(BaseHMM):
         return {"rates": (self.n_components, self.n_features_in_)}
 
     def _learning(self, sequences, held):
-        return {"held": held}
+        return {"held": held, "prior": self._check_prior(sequences.X)}
+
+    def _check_prior(self, X) -> PoissonSums | None:
+        weight = check_real(self, "rates_weight", 0.0)
+        if self.rates_prior is not None and not weight:
+            raise ValueError(
+                "rates_prior needs a positive rates_weight, the number of steps that it counts as: "
+                f"got {weight}."
+            )
+        if not weight:
+            return None
+        shape = (self.n_components, self.n_features_in_)
+        centre = column_mean(X) if self.rates_prior is None else self.rates_prior
+        rates = _check_rates(check_broadcast(centre, "rates_prior", shape), "rates_prior", shape)
+        return PoissonSums(np.full(shape, float(weight)), weight * rates)
 
     def _init_emission(self, sequences, labels, random_state):
         shape = (self.n_components, self.n_features_in_)

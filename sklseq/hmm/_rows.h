@@ -178,11 +178,13 @@ static void FN(forward_rows)(int mode, const chain *c, lane_group *g)
                 one->bad = 1;
             if (mode == SMOOTH) {
                 g->alpha[r * longest + t] = scale;
-                memcpy(c->filtered + (one->row + t) * K, a, K * sizeof(double));
+                for (ptrdiff_t k = 0; k < K; k += W)
+                    FN(store_part)(c->filtered + (one->row + t) * K + k, K - k, FN(load)(a + k));
             } else if (mode == FILTER) {
                 c->log_increments[one->row + t] = log(sums[r] / before) + shift;
-                for (ptrdiff_t k = 0; k < K; k++)
-                    c->filtered[(one->row + t) * K + k] = a[k] / sums[r];
+                for (ptrdiff_t k = 0; k < K; k += W)
+                    FN(store_part)(c->filtered + (one->row + t) * K + k, K - k,
+                                   FN(load)(a + k) / sums[r]);
             }
             if (t == one->length - 1) {
                 for (ptrdiff_t k = 0; k < K; k++) one->final[k] = a[k] / sums[r];

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.metrics import pairwise_distances_argmin
 
@@ -27,6 +28,30 @@ def label_rows(rows, n_states: int, random_state, *, kmeans: bool) -> np.ndarray
         return clusters.predict(scaled)
     chosen = random_state.choice(len(scaled), n_states, replace=len(scaled) < n_states)
     return pairwise_distances_argmin(scaled, scaled[chosen])
+
+
+def is_left_right(transmat) -> bool:
+    """Whether states can only be left for later ones, and some can."""
+    return not np.any(np.tril(transmat, -1)) and bool(np.any(np.triu(transmat, 1)))
+
+
+def segment_labels(offsets, n_states: int) -> np.ndarray:
+    """Each sequence in as many equal parts as there are states, for left-right models.
+
+    Rabiner (1989), sec. V.C: clusters would number the states in an order that the zeros forbid.
+    """
+    lengths = np.diff(offsets)
+    step = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+    return step * n_states // np.repeat(lengths, lengths)
+
+
+def with_known_labels(labels, known, n_states: int) -> np.ndarray:
+    """Rename labels to agree with the known states where they can, then put those in."""
+    seen = known >= 0
+    agreement = np.zeros((n_states, n_states))
+    np.add.at(agreement, (labels[seen], known[seen]), 1.0)
+    _, names = linear_sum_assignment(-agreement)
+    return np.where(seen, known, names[labels])
 
 
 def _standardise(rows) -> np.ndarray:

@@ -9,9 +9,9 @@ from sklseq.inspection._display import FORECAST, LINE, MUTED, check_rows, make_a
 
 # attribute of a fitted estimator -> label of the vertical axis, in the order they are looked for
 HISTORIES = {
-    "lower_bounds_": "lower bound per step (nats)",
     "objectives_": "objective per step (nats)",
     "log_likelihoods_": "log-likelihood per step (nats)",
+    "lower_bounds_": "lower bound per step (nats)",
     "loss_curve_": "loss (nats)",
 }
 
@@ -27,9 +27,9 @@ class ConvergenceDisplay:
     ----------
     history : ndarray of shape (n_iter + 1,)
         The objective at the start and after each iteration.
-    first : int, default=0
-        Number of the first entry: 0 where it belongs to the starting values, 1 where it was taken
-        after the first pass.
+    epochs : bool, default=False
+        The entries are passes over the data, the first of them number 1, and not iterations, of
+        which number 0 is the starting values.
     name : str, default=None
         For the legend.
     history_name : str, default="objective per step (nats)"
@@ -58,13 +58,13 @@ class ConvergenceDisplay:
         self,
         history,
         *,
-        first=0,
+        epochs=False,
         name=None,
         history_name="objective per step (nats)",
         converged=None,
     ):
         self.history = history
-        self.first = first
+        self.epochs = epochs
         self.name = name
         self.history_name = history_name
         self.converged = converged
@@ -76,7 +76,7 @@ class ConvergenceDisplay:
         Parameters
         ----------
         estimator : fitted estimator
-            Has ``lower_bounds_``, ``objectives_``, ``log_likelihoods_`` or ``loss_curve_``; the
+            Has ``objectives_``, ``log_likelihoods_``, ``lower_bounds_`` or ``loss_curve_``; the
             first of these is drawn.
         name : str, default=None
             For the legend; default: the class of the estimator.
@@ -105,10 +105,10 @@ class ConvergenceDisplay:
             )
         display = cls(
             np.asarray(getattr(estimator, found)),
-            first=int(found == "loss_curve_"),
+            epochs=found == "loss_curve_",
             name=type(estimator).__name__ if name is None else name,
             history_name=HISTORIES[found],
-            converged=getattr(estimator, "converged_", None),
+            converged=None if found == "loss_curve_" else getattr(estimator, "converged_", None),
         )
         return display.plot(ax=ax, **line_kw)
 
@@ -163,11 +163,11 @@ class ConvergenceDisplay:
             label += ": converged" if self.converged else ": stopped at max_iter"
         color, dashes = STYLES[len(self.ax_.lines) % len(STYLES)]
         style = {"marker": ".", "color": color, "linestyle": dashes}
-        iterations = np.arange(self.first, self.first + len(self.history))
+        iterations = np.arange(len(self.history)) + self.epochs
         (self.line_,) = self.ax_.plot(
             iterations, self.history, **{**style, "label": label, **line_kw}
         )
-        self.ax_.set(xlabel="iteration", ylabel=self.history_name)
+        self.ax_.set(xlabel="epoch" if self.epochs else "iteration", ylabel=self.history_name)
         self.ax_.xaxis.get_major_locator().set_params(integer=True)
         self.ax_.grid(color=MUTED, alpha=0.3, linewidth=0.6)
         if label:

@@ -18,6 +18,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklseq._base import BaseSequenceModel
+from sklseq._documentation import DocumentationLink
 from sklseq._validation import (
     check_count,
     check_parameter_array,
@@ -35,7 +36,11 @@ DOUBTFUL_SCORE = 0.01
 
 
 class TopicMixture(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator
+    DocumentationLink,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    DensityMixin,
+    BaseEstimator,
 ):
     r"""Topic model (latent Dirichlet allocation) with a held-out likelihood that can be compared.
 

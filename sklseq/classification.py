@@ -1,0 +1,277 @@
+"""SequenceClassifier: one generative model for each class, and Bayes' rule."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import logsumexp
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.pipeline import Pipeline
+from sklearn.utils import (
+    assert_all_finite,
+    check_consistent_length,
+    check_random_state,
+    column_or_1d,
+    get_tags,
+)
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from sklseq._base import unchanged_on_error
+from sklseq._documentation import DocumentationLink
+from sklseq._sequences import check_items, concatenate, is_collection
+from sklseq._validation import check_probabilities
+
+__all__ = ["SequenceClassifier"]
+
+
+class SequenceClassifier(DocumentationLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+    r"""Classify whole sequences by a generative model of each class and Bayes' rule.
+
+    .. math::
+        P(y = c | x_1..x_n) \propto \pi_c\, p_c(x_1..x_n)
+
+    A sample is always a sequence.  **A row of a 2-D X is one sequence of scalar steps**, not one
+    step.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A step-level model of this package, such as ``GaussianHMM``, or a Pipeline that ends in one;
+        it is cloned for each class.  The transformers of a Pipeline are fitted once, on the
+        sequences of all classes: likelihoods compare only where all classes see the same data.
+    priors : array-like of shape (n_classes,), default=None
+        Prior probabilities of the classes, in the order of `classes_`.  Default: their frequencies
+        in ``fit``.
+    random_state : int, RandomState instance or None, default=None
+        Seeds every ``random_state`` inside `estimator`; None leaves them as they are.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels, sorted.
+    class_prior_ : ndarray of shape (n_classes,)
+        :math:`\pi_c`.
+    estimators_ : list of estimator
+        The fitted model of each class, in the order of `classes_`.
+    transformers_ : list of transformer
+        The fitted transformers of a Pipeline, in order; empty otherwise.
+    n_features_in_ : int
+        Number of columns of X: of a sequence in a collection, of the array for a 2-D X.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns of a 2-D X, where it had them.
+
+    See Also
+    --------
+    GaussianHMM : A model of sequences of vectors.
+    CategoricalHMM : A model of sequences of symbols.
+
+    References
+    ----------
+    L. R. Rabiner (1989), "A tutorial on hidden Markov models and selected applications in speech
+    recognition", Proc. IEEE 77(2), sec. VI (isolated words).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklseq import GaussianHMM, SequenceClassifier
+    >>> rng = np.random.default_rng(0)
+    >>> slow = [np.cumsum(rng.normal(0, 0.1, (n, 1)), axis=0) for n in (20, 25, 30)]
+    >>> fast = [rng.normal(0, 1.0, (n, 1)) for n in (20, 25, 30)]
+    >>> classifier = SequenceClassifier(GaussianHMM(random_state=0))
+    >>> classifier.fit(slow + fast, ["slow"] * 3 + ["fast"] * 3).predict([slow[0], fast[0]])
+    array(['slow', 'fast'], dtype='<U4')
+    """
+
+    def __init__(self, estimator, *, priors=None, random_state=None):
+        self.estimator = estimator
+        self.priors = priors
+        self.random_state = random_state
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags = get_tags(self.estimator).input_tags
+        return tags
+
+    def fit(self, X, y):
+        """Fit a model to the sequences of each class.
+
+        Parameters
+        ----------
+        X : list of array-like of shape (n_steps_i, n_features), 3-D array, or 2-D array
+            The sequences; each row of a 2-D array is one of scalar steps.
+        y : array-like of shape (n_sequences,)
+            Their labels.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For invalid input, and what the estimator itself refuses.
+        """
+        with unchanged_on_error(self):
+            self._fit(*self._check_training(X, y))
+        return self
+
+    def _fit(self, sequences, y) -> None:
+        classes, codes = np.unique(y, return_inverse=True)
+        prior = self._check_priors(codes, len(classes))
+        random_state = check_random_state(self.random_state)
+        seeds = None if self.random_state is None else random_state
+        transformers, model = _split_pipeline(self.estimator)
+        fitted = []
+        for transformer in transformers:
+            transformer = _seeded(transformer, seeds)
+            sequences = transformer.fit_transform(sequences, y)
+            fitted.append(transformer)
+        estimators = []
+        for code in range(len(classes)):
+            estimator = _with_all_categories(_seeded(model, seeds), sequences)
+            estimators.append(estimator.fit(_take(sequences, codes == code)))
+        self.classes_, self.class_prior_ = classes, prior
+        self.transformers_, self.estimators_ = fitted, estimators
+
+    def predict(self, X) -> np.ndarray:
+        """The most probable class of each sequence.
+
+        Parameters
+        ----------
+        X : list of array-like of shape (n_steps_i, n_features), 3-D array, or 2-D array
+            As in ``fit``.
+
+        Returns
+        -------
+        ndarray of shape (n_sequences,)
+        """
+        joint = self._joint_log_likelihood(X)
+        return self.classes_[joint.argmax(axis=1)]
+
+    def predict_proba(self, X) -> np.ndarray:
+        """Posterior probabilities of the classes.
+
+        Parameters
+        ----------
+        X : list of array-like of shape (n_steps_i, n_features), 3-D array, or 2-D array
+            As in ``fit``.
+
+        Returns
+        -------
+        ndarray of shape (n_sequences, n_classes)
+            Columns in the order of `classes_`.
+        """
+        return np.exp(self.predict_log_proba(X))
+
+    def predict_log_proba(self, X) -> np.ndarray:
+        """Log posterior probabilities of the classes, in nats.
+
+        Parameters
+        ----------
+        X : list of array-like of shape (n_steps_i, n_features), 3-D array, or 2-D array
+            As in ``fit``.
+
+        Returns
+        -------
+        ndarray of shape (n_sequences, n_classes)
+            Columns in the order of `classes_`.
+        """
+        joint = self._joint_log_likelihood(X)
+        return joint - logsumexp(joint, axis=1, keepdims=True)
+
+    def _joint_log_likelihood(self, X) -> np.ndarray:
+        """log pi_c + log p_c(x) of each sequence and class, (n_sequences, n_classes)."""
+        check_is_fitted(self)
+        sequences = self._check_X(X)
+        for transformer in self.transformers_:
+            sequences = transformer.transform(sequences)
+        with np.errstate(divide="ignore"):
+            joint = np.log(self.class_prior_) + np.stack(
+                [estimator.score_sequences(sequences) for estimator in self.estimators_], axis=1
+            )
+        impossible = np.isneginf(joint).all(axis=1)
+        if impossible.any():
+            raise ValueError(
+                f"Sequence {np.argmax(impossible)} has probability zero under the model of every "
+                "class, so that no class can be told from another."
+            )
+        return joint
+
+    # ---- what comes in
+
+    def _check_training(self, X, y):
+        if y is None:
+            raise ValueError(
+                f"requires y to be passed, but the target y is None: {type(self).__name__} needs a "
+                "label for each sequence."
+            )
+        self._rows_are_sequences = not is_collection(X)
+        if self._rows_are_sequences:
+            X = validate_data(self, X, **self._array_rules())[:, :, None]
+        else:
+            check_items(X)
+            self.n_features_in_ = np.shape(X[0])[1]
+        y = column_or_1d(y, warn=True)
+        check_consistent_length(X, y)
+        assert_all_finite(y, input_name="y")
+        check_classification_targets(y)
+        return X, y
+
+    def _check_X(self, X):
+        if is_collection(X):
+            check_items(X)
+            return X
+        if not self._rows_are_sequences:
+            raise ValueError(
+                "X is 2-D, but fit saw a collection of sequences: a list or a 3-D array is needed. "
+                "If each row is a sequence of scalar steps, pass X[:, :, None]; if X is one "
+                "sequence, pass [X]."
+            )
+        return validate_data(self, X, reset=False, **self._array_rules())[:, :, None]
+
+    def _array_rules(self) -> dict:
+        tags = get_tags(self.estimator).input_tags
+        return {
+            "dtype": np.float64,
+            "ensure_all_finite": "allow-nan" if tags.allow_nan else True,
+            "ensure_non_negative": tags.positive_only,
+        }
+
+    def _check_priors(self, codes, n_classes: int) -> np.ndarray:
+        if self.priors is None:
+            return np.bincount(codes) / len(codes)
+        return check_probabilities(self.priors, "priors", (n_classes,))
+
+
+def _split_pipeline(estimator) -> tuple[list, object]:
+    """(the transformers of a Pipeline, its last step); no transformers for a model alone."""
+    if not isinstance(estimator, Pipeline):
+        return [], estimator
+    steps = [step for _, step in estimator.steps]
+    return [step for step in steps[:-1] if step is not None and step != "passthrough"], steps[-1]
+
+
+def _seeded(estimator, random_state):
+    """A clone, each of its ``random_state`` drawn from `random_state` unless that is None."""
+    estimator = clone(estimator)
+    if random_state is not None:
+        names = [name for name in sorted(estimator.get_params(deep=True))
+                 if name == "random_state" or name.endswith("__random_state")]  # fmt: skip
+        seeds = {name: int(random_state.randint(np.iinfo(np.int32).max)) for name in names}
+        estimator.set_params(**seeds)
+    return estimator
+
+
+def _with_all_categories(estimator, sequences):
+    """A model of codes must know those of all classes, not of its own only."""
+    if "n_categories" in estimator.get_params() and estimator.n_categories is None:
+        codes = np.nan_to_num(concatenate(sequences).astype(float))
+        estimator.set_params(n_categories=np.maximum(codes.max(axis=0), 0).astype(int) + 1)
+    return estimator
+
+
+def _take(sequences, chosen):
+    """The chosen sequences of a collection, as a collection of the same kind."""
+    if isinstance(sequences, np.ndarray):
+        return sequences[chosen]
+    return [sequence for sequence, is_chosen in zip(sequences, chosen) if is_chosen]

@@ -1,0 +1,470 @@
+"""CharRNNLanguageModel: the distribution of texts, one character after another."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from . import _recurrence as kernels
+from ._char_rnn import BaseCharRNN, check_weights
+from ._network import Architecture, Network
+from ._vocabulary import EncodedTexts, Vocabulary, check_texts, tokenize
+
+STREAM_WINDOWS = 4  # a stream cut from a long text is at least so many windows long
+
+
+class CharRNNLanguageModel(BaseCharRNN):
+    """Distribution of texts, one character after another, by a recurrent network.
+
+    x_{t+1} ~ Multinomial(softmax(W_hy h_t + b)) with h_t the state of the cell; the end of a text
+    is a symbol, and what a text starts from. A long text is cut into at most ``batch_size`` streams
+    (each at least four windows long) that are read side by side in windows of ``bptt_steps``, the
+    state carried from window to window.
+
+    Parameters
+    ----------
+    cell : {"rnn", "gru", "lstm"}, default="gru"
+        The recurrent cell; equations under Notes.
+    hidden_size : int, default=256
+        Units H of each layer.
+    n_layers : int, default=1
+        Layers, each reading the states of the one below.
+    dropout : float in [0, 0.99], default=0.0
+        Share of the hidden states that is zeroed in training, between layers and before the
+        output. Besides, a whole input symbol is hidden (read as the unknown symbol) with
+        probability 0.2 times that; it is this that trains the row of unknown symbols.
+    reset_after : bool, default=False
+        For the GRU: the reset gate acts after the matrix product (torch's and cuDNN's variant).
+    analyzer : {"char", "word"} or callable, default="char"
+        How a text is split into symbols: characters; words and punctuation marks; or a function
+        from str to a list of str. A text that is already a list of tokens is taken as it is.
+    handle_unknown : {"ignore", "error"}, default="ignore"
+        Symbols that fit did not see: probability 0 (a log-probability of -inf) and read as the
+        unknown symbol in what follows, or a ValueError.
+    solver : {"adamw", "adam", "sgd"}, default="adamw"
+        Adam with decoupled weight decay, Adam with an L2 penalty, or gradient descent with
+        momentum.
+    alpha : float, default=0.01
+        Weight decay of all weights but the biases: with ``"adamw"`` each update shrinks them by
+        ``learning rate * alpha``, with the other solvers ``alpha * weight`` is added to the
+        gradient (there, values a hundred times smaller are usual).
+    batch_size : int, default=32
+        Texts, or streams of long texts, of a minibatch.
+    bptt_steps : int, default=64
+        Steps of a window: how far back the gradient reaches.
+    learning_rate : {"cosine", "constant"}, default="cosine"
+        Half a cosine from ``learning_rate_init`` to zero over all epochs, or constant.
+    learning_rate_init : float, default=3e-3
+        Initial step size.
+    max_iter : int or "auto", default="auto"
+        Epochs. "auto": 20, or as many as make 300 updates of the weights (small data).
+    shuffle : bool, default=True
+        Whether to draw the minibatches anew in each epoch.
+    average_decay : float in [0, 1), default=0.999
+        The weights kept are an exponential average of those of the updates, with decay
+        ``min(average_decay, (1 + t) / (10 + t))`` at update t; 0: the last ones.
+    max_grad_norm : float, default=5.0
+        The norm of a minibatch's gradient is clipped at this value.
+    beta_1, beta_2, epsilon : float, default=0.9, 0.999, 1e-8
+        Constants of Adam.
+    momentum : float, default=0.9
+    nesterovs_momentum : bool, default=True
+        Of ``solver="sgd"``.
+    early_stopping : bool, default=False
+        Hold out texts (of a single text, its end), stop when their mean log-probability per
+        character no longer rises, and keep the best weights.
+    validation_fraction : float, default=0.1
+        Share that is held out by early stopping.
+    n_iter_no_change : int, default=10
+        Epochs without an improvement by ``tol`` after which training ends, under early stopping or
+        a constant learning rate.
+    tol : float, default=1e-4
+        In nats.
+    warm_start : bool, default=False
+        Whether ``fit`` goes on from the last weights; vocabulary stay.
+    verbose : bool, default=False
+        Print epoch, loss, validation score and characters per second.
+    n_jobs : int, default=None
+        Threads, for shards of 32 sequences of a minibatch. Results do not depend on it.
+    random_state : int, RandomState or None, default=None
+        Of the initial weights, the minibatches and the dropout.
+
+    Attributes
+    ----------
+    symbols_ : ndarray of str
+        Columns of :meth:`predict_proba`: "" for the end of the text, then the symbols in order.
+    vocabulary_ : dict
+        Row of the input table by symbol; row 0 is the unknown symbol, row 1 start and end of text.
+    input_weights_, recurrent_weights_, biases_ : list of ndarray
+        Per layer, (inputs, gates * H), (H, gates * H) and (gates * H,): the gates side by side.
+    output_weights_, output_bias_ : ndarray
+        Of the next-character head, (H, symbols) and (symbols,).
+    loss_curve_ : list of float
+        Mean loss of each epoch, as met on the way: nats per character. Without dropout it is the
+        notes' Loss = −(1/T) Σ log p(x_t | h_t), −score.
+    loss_ : float
+        The last of them.
+    validation_scores_ : list of float or None
+        Under early stopping: mean log-probability per character of what was held out, in nats,
+        after each epoch.
+    best_validation_score_ : float or None
+        The largest of them, that of the weights kept.
+    n_iter_ : int
+        Epochs run.
+    converged_ : bool
+        Whether the schedule was completed or the criterion of ``tol`` met.
+
+    Notes
+    -----
+    With one-hot x_t, σ the logistic function and ⊙ the product entry by entry:
+
+    - ``"rnn"``: h_t = tanh(W_hh h_{t-1} + W_xh x_t + b)
+    - ``"gru"``: Γ_u = σ(W_u h_{t-1} + V_u x_t + b_u), Γ_r = σ(W_r h_{t-1} + V_r x_t + b_r),
+      c_t = tanh(W_c (Γ_r ⊙ h_{t-1}) + V_c x_t + b_c), h_t = Γ_u ⊙ h_{t-1} + (1 − Γ_u) ⊙ c_t;
+      with ``reset_after=True`` c_t = tanh(Γ_r ⊙ (W_c h_{t-1} + d_c) + V_c x_t + b_c)
+    - ``"lstm"``: F, I, O = σ(W h_{t-1} + V x_t + b) each with its own weights,
+      c̃_t = tanh(W_c h_{t-1} + V_c x_t + b_c), c_t = F ⊙ c_{t-1} + I ⊙ c̃_t, h_t = O ⊙ tanh(c_t)
+
+    Fitted arrays hold the transposes: ``recurrent_weights_[0]`` is [W_u', W_r', W_c'] for the GRU
+    (update, reset, candidate), [W_f', W_i', W_c', W_o'] for the LSTM (forget, include, candidate,
+    output), W_hh' for the RNN; ``input_weights_[0]`` likewise of V, one row per symbol.
+
+    Rows of the symbol table start as N(0, 1): at the usual scale of 1/sqrt(H) a model is much
+    slower to learn. Computed in float32, log-probabilities normalised in float64; a text's scores
+    do not depend on the others in the call, to the bit.
+
+    References
+    ----------
+    .. [1] Hochreiter, S. & Schmidhuber, J. (1997). Long short-term memory. Neural Computation.
+    .. [2] Cho, K. et al. (2014). Learning phrase representations using RNN encoder-decoder for
+       statistical machine translation. EMNLP, section 2.3.
+    .. [3] Loshchilov, I. & Hutter, F. (2019). Decoupled weight decay regularization. ICLR.
+
+    Examples
+    --------
+    >>> from sklseq.rnn import CharRNNLanguageModel
+    >>> model = CharRNNLanguageModel(hidden_size=32, random_state=0).fit(["hello world"] * 30)
+    >>> model.sample(1, prefix="he", temperature=0.0)
+    ['hello world']
+    >>> bool(model.score(["hello world"]) > model.score(["dlrow olleh"]))
+    True
+    """
+
+    _head = "next"
+    _hidden_share = 0.2
+
+    def __init__(
+        self,
+        cell="gru",
+        hidden_size=256,
+        *,
+        n_layers=1,
+        dropout=0.0,
+        reset_after=False,
+        analyzer="char",
+        handle_unknown="ignore",
+        solver="adamw",
+        alpha=0.01,
+        batch_size=32,
+        bptt_steps=64,
+        learning_rate="cosine",
+        learning_rate_init=3e-3,
+        max_iter="auto",
+        shuffle=True,
+        average_decay=0.999,
+        max_grad_norm=5.0,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=1e-8,
+        momentum=0.9,
+        nesterovs_momentum=True,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        tol=1e-4,
+        warm_start=False,
+        verbose=False,
+        n_jobs=None,
+        random_state=None,
+    ):
+        self.cell = cell
+        self.hidden_size = hidden_size
+        self.n_layers = n_layers
+        self.dropout = dropout
+        self.reset_after = reset_after
+        self.analyzer = analyzer
+        self.handle_unknown = handle_unknown
+        self.solver = solver
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.bptt_steps = bptt_steps
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.max_iter = max_iter
+        self.shuffle = shuffle
+        self.average_decay = average_decay
+        self.max_grad_norm = max_grad_norm
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.one_d_array = True
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        return tags
+
+    # ---------------------------------------------------------------- fitting
+
+    def fit(self, X, y=None, sample_weight=None):
+        """Learn from texts: list, array or Series of str, or lists of tokens; y is ignored.
+
+        ``sample_weight`` (n,) weighs the texts. Raises ValueError for a bare string or a missing
+        text (named by its index); warns with ConvergenceWarning as CharRNNClassifier does.
+        """
+        self._check_parameters()
+        random = check_random_state(self.random_state)
+        again = self.warm_start and hasattr(self, "_network")
+        tokens, n_tokens = self._tokens(X)
+        weights = check_weights(sample_weight, len(n_tokens))
+        vocabulary = self._vocabulary if again else self._learn(tokens, n_tokens, weights)
+        sequences = vocabulary.encode(tokens, n_tokens, self.handle_unknown)
+        rows = np.flatnonzero(weights > 0)
+        kept = EncodedTexts(sequences.codes, sequences.starts[rows], sequences.lengths[rows])
+        held = None
+        if self.early_stopping:
+            kept, held, rows = self._split(kept, rows, random)
+        architecture = self._architecture(len(vocabulary), 0, True, "last")
+        initial = self._start(architecture, again, random)
+        objective = self._stream_objective(architecture, kept, weights[rows])
+        if held is not None:
+            objective.score_parameters = lambda parameters: self._mean_log_probability(
+                held, Network(architecture, parameters).pack()
+            )
+        self._vocabulary = vocabulary
+        self._train(architecture, initial, objective, random)
+        return self
+
+    def partial_fit(self, X, y=None, sample_weight=None):
+        """One epoch over these texts at a constant rate; the optimiser is kept between calls.
+
+        The vocabulary is that of the first call (or of ``fit``).
+        """
+        self._check_parameters()
+        first = not hasattr(self, "_network")
+        tokens, n_tokens = self._tokens(X)
+        weights = check_weights(sample_weight, len(n_tokens))
+        vocabulary = self._learn(tokens, n_tokens, weights) if first else self._vocabulary
+        sequences = vocabulary.encode(tokens, n_tokens, self.handle_unknown)
+        rows = np.flatnonzero(weights > 0)
+        kept = EncodedTexts(sequences.codes, sequences.starts[rows], sequences.lengths[rows])
+        architecture = self._architecture(len(vocabulary), 0, True, "last")
+        initial = self._start(architecture, not first, check_random_state(self.random_state))
+        self._vocabulary = vocabulary
+        self._train_more(
+            architecture, initial, self._stream_objective(architecture, kept, weights[rows])
+        )
+        return self
+
+    @staticmethod
+    def _learn(tokens, n_tokens, weights) -> Vocabulary:
+        used = np.repeat(weights > 0, n_tokens)
+        if isinstance(tokens, np.ndarray):
+            return Vocabulary.of(tokens[used])
+        return Vocabulary.of([token for token, use in zip(tokens, used) if use])
+
+    def _start(self, architecture: Architecture, again: bool, random) -> np.ndarray:
+        if not again:
+            return architecture.initial_parameters(random)
+        if self._network.architecture != architecture:
+            raise ValueError(
+                "warm_start and partial_fit need the shape of the first fit; it was "
+                f"{self._network.architecture}, now {architecture}."
+            )
+        return self._network.parameters
+
+    def _split(self, texts: EncodedTexts, rows, random):
+        """Texts to train on and texts held out; the end of the text where there is but one."""
+        n = len(texts.starts)
+        if n > 1:
+            n_held = min(max(1, round(self.validation_fraction * n)), n - 1)
+            order = random.permutation(n)
+            out, stay = np.sort(order[:n_held]), np.sort(order[n_held:])
+            part = [
+                EncodedTexts(texts.codes, texts.starts[i], texts.lengths[i]) for i in (stay, out)
+            ]
+            return part[0], part[1], rows[stay]
+        length = int(texts.lengths[0])
+        n_held = max(1, round(self.validation_fraction * length))
+        if n_held >= length:
+            raise ValueError(
+                f"early_stopping needs a text of more than {length - 1} symbols to hold out "
+                f"validation_fraction={self.validation_fraction} of it."
+            )
+        start, cut = texts.starts, texts.starts + length - n_held
+        return (
+            EncodedTexts(texts.codes, start, texts.lengths - n_held),
+            EncodedTexts(texts.codes, cut, np.array([n_held])),
+            rows,
+        )
+
+    def _stream_objective(self, architecture, texts: EncodedTexts, weights):
+        """Long texts are cut into streams, so that a minibatch is full; short ones stay whole."""
+        total = int(texts.lengths.sum())
+        longest = max(-(-total // self.batch_size), STREAM_WINDOWS * self.bptt_steps)
+        pieces = -(-texts.lengths // longest)
+        row = np.repeat(np.arange(len(pieces)), pieces)
+        number = np.arange(len(row)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+        first = texts.lengths[row] * number // pieces[row]
+        last = texts.lengths[row] * (number + 1) // pieces[row]
+        return self._objective(
+            architecture,
+            inputs=texts.codes,
+            starts=texts.starts[row] + first,
+            lengths=last - first,
+            weights=weights[row],
+            labels=None,
+            next_weight=1.0,
+            bptt_steps=int(self.bptt_steps),
+        )
+
+    # ---------------------------------------------------------------- scoring
+
+    def _check_input(self, X) -> EncodedTexts:
+        check_is_fitted(self)
+        return self._encode(X)
+
+    def _log_probabilities(self, texts: EncodedTexts, network=None) -> list[np.ndarray]:
+        """Of each symbol of each text, the end symbol last; −inf for an unknown symbol."""
+
+        def evaluate(packed, batch, workspace):
+            parts = [[] for _ in batch.rows]
+            for window, outputs in packed.scan(batch, texts.codes, workspace):
+                logits = packed.head("next", outputs).astype(np.float64)
+                target = texts.codes[window.index + 1] - 1
+                values = np.empty(len(target))
+                kernels.cross_entropy(target, np.ones(len(target)), logits, values)
+                offsets = np.cumsum(window.counts) - window.counts
+                lengths = np.searchsorted(
+                    -window.counts, -np.arange(1, window.n_sequences + 1), side="right"
+                )
+                for row, length in enumerate(lengths):
+                    parts[row].append(values[offsets[:length] + row])
+            return [np.concatenate(part) for part in parts]
+
+        result: list = [None] * len(texts.starts)
+        for chunk, values in self._map_chunks(evaluate, texts.starts, texts.lengths, network):
+            for row, value in zip(chunk.rows, values):
+                result[row] = value
+        return result
+
+    def _mean_log_probability(self, texts: EncodedTexts, network=None) -> float:
+        values = self._log_probabilities(texts, network)
+        return float(sum(v.sum() for v in values) / sum(map(len, values)))
+
+    def score_samples(self, X):
+        """Log-probability of each text, its end counted, (n,), in nats."""
+        return np.array([v.sum() for v in self._log_probabilities(self._check_input(X))])
+
+    def score(self, X, y=None, sample_weight=None):
+        """Mean log-probability per character (each text's end counted as one), in nats."""
+        texts = self._check_input(X)
+        weights = check_weights(sample_weight, len(texts.starts))
+        totals = np.array([v.sum() for v in self._log_probabilities(texts)])
+        used = weights > 0
+        return float(
+            (weights[used] @ totals[used]) / (weights[used] @ texts.lengths[used])
+        )
+
+    def perplexity(self, X):
+        """exp(−score): per character."""
+        return float(np.exp(-self.score(X)))
+
+    def bits_per_char(self, X):
+        """−score in bits."""
+        return -self.score(X) / np.log(2.0)
+
+    def char_log_proba(self, X):
+        """Log-probability of each character given those before it, for a map of surprise.
+
+        Returns an object array (n,) of float arrays, one number per character, in nats; with the
+        end's log-probability they sum to :meth:`score_samples`.
+        """
+        values = self._log_probabilities(self._check_input(X))
+        result = np.empty(len(values), dtype=object)
+        for i, value in enumerate(values):
+            result[i] = value[:-1]
+        return result
+
+    @property
+    def symbols_(self) -> np.ndarray:
+        """Columns of predict_proba: "" (the end of the text), then the symbols in sorted order."""
+        check_is_fitted(self)
+        return np.array(["", *self._vocabulary.symbols], dtype=object)
+
+    def predict_proba(self, X):
+        """Distribution of the next character after each text, (n, symbols): see ``symbols_``."""
+        states = self._last_states(self._check_input(X))
+        logits = self._packed().head("next", states).astype(np.float64)
+        kernels.softmax(logits)
+        return logits
+
+    def predict(self, X):
+        """The most probable next character after each text, (n,); "" for the end."""
+        return self.symbols_[self.predict_proba(X).argmax(axis=1)]
+
+    def transform(self, X):
+        """Hidden state of the top layer after each text, (n, hidden_size)."""
+        return self._last_states(self._check_input(X))
+
+    # ---------------------------------------------------------------- drawing
+
+    def sample(
+        self, n_samples=1, *, max_length=200, prefix="", temperature=1.0, top_k=None,
+        random_state=None,
+    ):  # fmt: skip
+        """Draw texts, character by character, until their end or ``max_length`` characters.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+        max_length : int, default=200
+            Characters drawn at most, the prefix not counted.
+        prefix : str or list of tokens, default=""
+            What the texts begin with.
+        temperature : float, default=1.0
+            Divides the logits; 0 takes the most probable character.
+        top_k : int or None, default=None
+            Draw among so many most probable characters.
+        random_state : int, RandomState or None, default=None
+
+        Returns
+        -------
+        list of str, each with its prefix
+        """
+        check_is_fitted(self)
+        self._check_drawing(n_samples, max_length, temperature, top_k)
+        tokens = tokenize(check_texts([prefix]), self.analyzer)
+        start = self._vocabulary.encode(*tokens, self.handle_unknown).codes[:-1]
+        drawn = self._draw(
+            n_samples, start.tolist(), max_length, temperature, top_k,
+            check_random_state(random_state),
+        )  # fmt: skip
+        return [self._continued(prefix, codes) for codes in drawn]
+
+    def _continued(self, prefix, codes: list[int]) -> str:
+        head = prefix if isinstance(prefix, str) else self._joiner.join(prefix)
+        tail = self._vocabulary.decode(codes, self._joiner)
+        return head + (self._joiner if head and tail else "") + tail

@@ -1,0 +1,546 @@
+"""The network as a value: an architecture and one flat vector of parameters.
+
+``forward`` runs the hidden states of a window of steps; the label head reads pooled states, the
+next-symbol head reads every state; ``loss_and_gradient`` is the loss of one shard of a minibatch
+and its gradient by back-propagation through time.  All loops over time are in the kernels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from . import _recurrence as kernels
+from ._batches import SequenceBatch, Window
+from ._cells import CELLS, POOLINGS, Cell
+
+INFERENCE_STEPS = 512  # longer sequences are run in windows of so many steps, the state carried
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The shape of a network.
+
+    n_symbols : rows of the input table (row 0: unknown, row 1: start and end); 0 for numbers.
+    n_labels : columns of the label head; 0 without it.
+    next_symbol : whether there is a next-symbol head; its column s is the symbol of code s + 1.
+    """
+
+    cell: str
+    hidden_size: int
+    n_layers: int
+    n_symbols: int
+    n_labels: int
+    next_symbol: bool
+    pooling: str
+    dtype: str
+
+    @property
+    def cell_spec(self) -> Cell:
+        return CELLS[self.cell]
+
+    @cached_property
+    def slots(self) -> dict[str, tuple[slice, tuple[int, ...]]]:
+        """Where each parameter lies in the flat vector: weights first, then biases."""
+        hidden, cell = self.hidden_size, self.cell_spec
+        width = cell.n_gates * hidden
+        weights: dict[str, tuple[int, ...]] = {}
+        biases: dict[str, tuple[int, ...]] = {}
+        for layer in range(self.n_layers):
+            depth = hidden if layer else max(self.n_symbols, 1)
+            weights[f"input_weights_{layer}"] = (depth, width)
+            weights[f"recurrent_weights_{layer}"] = (hidden, width)
+            biases[f"bias_{layer}"] = (width,)
+            if cell.has_recurrent_bias:
+                biases[f"recurrent_bias_{layer}"] = (hidden,)
+        if self.n_labels:
+            weights["label_weights"] = (self.n_features, self.n_labels)
+            biases["label_bias"] = (self.n_labels,)
+        if self.next_symbol:
+            weights["next_weights"] = (hidden, self.n_symbols - 1)
+            biases["next_bias"] = (self.n_symbols - 1,)
+        slots, first = {}, 0
+        for name, shape in (*weights.items(), *biases.items()):
+            size = math.prod(shape)
+            slots[name] = (slice(first, first + size), shape)
+            first += size
+        return slots
+
+    @property
+    def n_parameters(self) -> int:
+        return max(where.stop for where, _ in self.slots.values())
+
+    @property
+    def n_weights(self) -> int:
+        """Parameters that a penalty acts on: all but the biases."""
+        return self.slots["bias_0"][0].start
+
+    @property
+    def n_features(self) -> int:
+        """Columns of the pooled features that the label head sees."""
+        return POOLINGS[self.pooling][1] * self.hidden_size
+
+    def views(self, flat: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: flat[where].reshape(shape) for name, (where, shape) in self.slots.items()}
+
+    def initial_parameters(self, random: np.random.RandomState) -> np.ndarray:
+        """Rows of the symbol table N(0, 1), all else uniform in ± 1/sqrt(rows); biases zero.
+
+        The scale of the table matters more than the cell: at the usual ± 1/sqrt(hidden_size) a
+        character language model learns several times more slowly.
+        """
+        flat = np.zeros(self.n_parameters, dtype=self.dtype)
+        for name, value in self.views(flat).items():
+            if name == "input_weights_0" and self.n_symbols:
+                value[...] = random.standard_normal(value.shape)
+            elif value.ndim == 2:
+                bound = 1.0 / np.sqrt(value.shape[0])
+                value[...] = random.uniform(-bound, bound, value.shape)
+        return flat
+
+
+class Workspace:
+    """Buffers that grow and are used again, one set per shard: no page faults in the loop."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple, np.ndarray] = {}
+
+    def take(self, name: object, shape: tuple[int, ...], dtype: object) -> np.ndarray:
+        size = math.prod(shape)
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.size < size or buffer.dtype != dtype:
+            buffer = self._buffers[name] = np.empty(size, dtype=dtype)
+        return buffer[:size].reshape(shape)
+
+
+@dataclass
+class PackedLayer:
+    """One layer's weights in the kernels' form; the transposes only for training."""
+
+    recurrent: np.ndarray
+    candidate: np.ndarray
+    recurrent_bias: np.ndarray
+    inputs: np.ndarray  # layer 0: the table with the bias added; above: packed input weights
+    bias: np.ndarray
+    recurrent_back: np.ndarray
+    candidate_back: np.ndarray
+    inputs_back: np.ndarray
+
+
+@dataclass
+class LayerPass:
+    """What the forward pass of a layer leaves for the backward pass."""
+
+    states: np.ndarray
+    memory: np.ndarray
+    gates: np.ndarray
+    reset: np.ndarray
+    inputs: np.ndarray  # the rows that entered, (N, depth); empty for the symbol table
+    n_initial: int
+
+    @property
+    def outputs(self) -> np.ndarray:
+        return self.states[self.n_initial :]
+
+
+@dataclass
+class Targets:
+    """What a shard is to predict, each with its weight; None: that head has no part in the loss."""
+
+    labels: np.ndarray | None = None
+    label_weights: np.ndarray | None = None
+    symbols: np.ndarray | None = None
+    symbol_weights: np.ndarray | None = None
+
+
+@dataclass
+class Evaluation:
+    label_loss: float
+    symbol_loss: float
+    gradient: np.ndarray
+    final_states: list[tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Network:
+    architecture: Architecture
+    parameters: np.ndarray
+
+    @cached_property
+    def views(self) -> dict[str, np.ndarray]:
+        return self.architecture.views(self.parameters)
+
+    @cached_property
+    def packed(self) -> PackedNetwork:
+        """Ready for inference; made when first needed, never pickled."""
+        return self.pack()
+
+    def __getstate__(self) -> dict:
+        return {"architecture": self.architecture, "parameters": self.parameters}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+
+    # ---------------------------------------------------------------- packing
+
+    def _pack(self, weights: np.ndarray, transposed: bool = False) -> np.ndarray:
+        depth, columns = weights.shape[::-1] if transposed else weights.shape
+        packed = np.empty(
+            kernels.packed_size(depth, columns, self.parameters[:0]), self.parameters.dtype
+        )
+        kernels.pack(weights, transposed, packed)
+        return packed
+
+    def pack(self, training: bool = False) -> PackedNetwork:
+        """The weights in the kernels' form (it depends on the machine: made anew, never kept)."""
+        architecture, views = self.architecture, self.views
+        cell, hidden = architecture.cell_spec, architecture.hidden_size
+        none = self.parameters[:0]
+        layers = []
+        for layer in range(architecture.n_layers):
+            recurrent = views[f"recurrent_weights_{layer}"]
+            inputs = views[f"input_weights_{layer}"]
+            bias = views[f"bias_{layer}"]
+            split = 2 * hidden if cell.splits_candidate else recurrent.shape[1]
+            gates, candidate = recurrent[:, :split], recurrent[:, split:]
+            above = layer > 0
+            table = layer == 0 and architecture.n_symbols > 0
+            layers.append(
+                PackedLayer(
+                    recurrent=self._pack(gates),
+                    candidate=self._pack(candidate) if cell.splits_candidate else none,
+                    recurrent_bias=views.get(f"recurrent_bias_{layer}", none),
+                    inputs=inputs + bias if table else self._pack(inputs),
+                    bias=bias,
+                    recurrent_back=self._pack(gates, True) if training else none,
+                    candidate_back=(
+                        self._pack(candidate, True)
+                        if training and cell.splits_candidate
+                        else none
+                    ),
+                    inputs_back=self._pack(inputs, True) if training and above else none,
+                )
+            )
+        heads = {}
+        for head in ("label", "next"):
+            if f"{head}_weights" in views:
+                weights = views[f"{head}_weights"]
+                heads[head] = (
+                    self._pack(weights),
+                    views[f"{head}_bias"],
+                    self._pack(weights, True) if training else none,
+                )
+        return PackedNetwork(architecture, layers, heads)
+
+
+@dataclass
+class PackedNetwork:
+    """A network ready to run."""
+
+    architecture: Architecture
+    layers: list[PackedLayer]
+    heads: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+    # ---------------------------------------------------------------- forward
+
+    def forward(
+        self,
+        window: Window,
+        inputs: np.ndarray,
+        workspace: Workspace,
+        initial: list[tuple[np.ndarray, np.ndarray]] | None = None,
+        dropout: float = 0.0,
+        seeds: np.ndarray | None = None,
+    ) -> list[LayerPass]:
+        """Hidden states of a window of steps.
+
+        inputs : codes (N,) int32, or numbers (N, 1), in packed order.
+        initial : states and memories per layer to start from, None for zeros.
+        seeds : seeds of the dropout masks; ``seeds[layer]`` for what enters a layer above.
+        """
+        passes: list[LayerPass] = []
+        below = inputs
+        for number, layer in enumerate(self.layers):
+            if number and dropout:
+                dropped = workspace.take(("dropped", number), below.shape, below.dtype)
+                kernels.dropout(below, seeds[number], dropout, dropped)
+                below = dropped
+            start = None if initial is None else initial[number]
+            done = self._layer_forward(number, layer, window, below, workspace, start)
+            passes.append(done)
+            below = done.outputs
+        return passes
+
+    def _layer_forward(self, number, layer, window, below, workspace, initial) -> LayerPass:
+        architecture = self.architecture
+        cell, hidden, dtype = architecture.cell_spec, architecture.hidden_size, architecture.dtype
+        n, n_initial = len(window.index), window.n_sequences
+        none = np.empty((0, 0), dtype)
+
+        def take(name, rows, columns):
+            return workspace.take((name, number), (rows, columns), dtype)
+
+        states = take("states", n_initial + n, hidden)
+        memory = take("memory", n_initial + n, hidden) if cell.has_memory else none
+        gates = take("gates", n_initial + n, cell.n_stored * hidden)
+        reset = take("reset", n_initial + n, hidden) if cell.splits_candidate else none
+        # The buffers hold an earlier batch: a start from zero must say so.
+        states[:n_initial] = 0.0 if initial is None else initial[0]
+        if cell.has_memory:
+            memory[:n_initial] = 0.0 if initial is None else initial[1]
+        codes, rows, entered = below, layer.inputs, none
+        if below.ndim == 2:
+            codes, entered = np.empty(0, np.int32), below
+            rows = take("inputs", n, cell.n_gates * hidden)
+            rows[...] = layer.bias
+            kernels.product(below, layer.inputs, True, rows)
+        kernels.layer_forward(
+            cell.number, window.counts, initial is None, codes, rows, layer.recurrent,
+            layer.candidate, layer.recurrent_bias, states, memory, gates, reset,
+        )  # fmt: skip
+        return LayerPass(states, memory, gates, reset, entered, n_initial)
+
+    def head(self, name: str, features: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Logits (rows, columns) of a head."""
+        packed, bias, _ = self.heads[name]
+        if out is None:
+            out = np.empty((len(features), len(bias)), bias.dtype)
+        out[...] = bias
+        kernels.product(features, packed, True, out)
+        return out
+
+    def pool(self, window: Window, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Features (sequences, blocks H) of the label head, and where the maxima were."""
+        kinds, blocks = POOLINGS[self.architecture.pooling]
+        hidden = outputs.shape[1]
+        features = np.empty((window.n_sequences, blocks * hidden), outputs.dtype)
+        where = np.empty((window.n_sequences if kinds & 4 else 0, hidden), np.int32)
+        kernels.pool_forward(window.counts, kinds, outputs, features, where)
+        return features, where
+
+    # ---------------------------------------------------------------- inference
+
+    def scan(
+        self, batch: SequenceBatch, inputs: np.ndarray, workspace: Workspace
+    ) -> Iterator[tuple[Window, np.ndarray]]:
+        """Windows of a batch with their outputs (N, H), the state carried from each to the next."""
+        initial = None
+        for first in range(0, batch.n_steps, INFERENCE_STEPS):
+            window = batch.window(first, first + INFERENCE_STEPS)
+            if initial is not None:
+                initial = [
+                    (state[: window.n_sequences], memory[: window.n_sequences])
+                    for state, memory in initial
+                ]
+            passes = self.forward(window, _rows(inputs, window), workspace, initial)
+            if first + INFERENCE_STEPS < batch.n_steps:
+                initial = final_states(passes, window)
+            yield window, passes[-1].outputs
+
+    def final_states(
+        self, batch: SequenceBatch, inputs: np.ndarray, workspace: Workspace
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """State and memory per layer after the last step of one sequence."""
+        initial = None
+        for first in range(0, batch.n_steps, INFERENCE_STEPS):
+            window = batch.window(first, first + INFERENCE_STEPS)
+            passes = self.forward(window, _rows(inputs, window), workspace, initial)
+            initial = final_states(passes, window)
+        return initial
+
+    def features(
+        self, batch: SequenceBatch, inputs: np.ndarray, workspace: Workspace
+    ) -> np.ndarray:
+        """Pooled features (sequences, blocks H) of whole sequences."""
+        kinds, _ = POOLINGS[self.architecture.pooling]
+        hidden = self.architecture.hidden_size
+        total: np.ndarray | None = None
+        first = 0
+        for window, outputs in self.scan(batch, inputs, workspace):
+            part, _ = self.pool(window, outputs)
+            n, steps = window.n_sequences, len(window.counts)
+            if total is None:
+                total, first = part, steps
+                continue
+            lengths = np.minimum(batch.lengths[:n], first + steps)[:, None]
+            column = 0
+            for bit in (1, 2, 4):
+                if not kinds & bit:
+                    continue
+                old = total[:n, column : column + hidden]
+                new = part[:, column : column + hidden]
+                if bit == 2:  # means of the steps so far and of the steps here
+                    old += (new - old) * ((lengths - first) / lengths).astype(new.dtype)
+                else:
+                    old[...] = new if bit == 1 else np.maximum(old, new)
+                column += hidden
+            first += steps
+        return total
+
+    # ---------------------------------------------------------------- backward
+
+    def loss_and_gradient(
+        self,
+        window: Window,
+        inputs: np.ndarray,
+        targets: Targets,
+        workspace: Workspace,
+        initial: list[tuple[np.ndarray, np.ndarray]] | None = None,
+        dropout: float = 0.0,
+        seeds: np.ndarray | None = None,
+        carry: bool = False,
+    ) -> Evaluation:
+        """Weighted negative log-likelihood of a shard's targets and its gradient.
+
+        The gradient is truncated at the window's start: initial states are constants.
+        inputs : codes (N,) or numbers (N, 1) in packed order.
+        seeds : (n_layers + 2,) uint32 of the masks: inputs of the layers, then the two heads.
+        carry : whether to hand back the states at the end of the window.
+        """
+        architecture = self.architecture
+        passes = self.forward(window, inputs, workspace, initial, dropout, seeds)
+        flat = workspace.take("gradient", (architecture.n_parameters,), architecture.dtype)
+        flat[...] = 0.0
+        gradient = architecture.views(flat)
+        outputs = passes[-1].outputs
+        d_outputs = workspace.take("d_outputs", outputs.shape, outputs.dtype)
+        d_outputs[...] = 0.0
+        symbol_loss = label_loss = 0.0
+        if targets.symbols is not None:
+            symbol_loss = self._symbol_loss(
+                outputs, targets, gradient, d_outputs, workspace, dropout, seeds
+            )
+        if targets.labels is not None:
+            label_loss = self._label_loss(
+                window, outputs, targets, gradient, d_outputs, dropout, seeds
+            )
+        for number in reversed(range(architecture.n_layers)):
+            d_inputs = self._layer_backward(
+                number, window, inputs, passes[number], d_outputs, gradient, workspace,
+                initial is None,
+            )  # fmt: skip
+            if number:
+                kernels.product(d_inputs, self.layers[number].inputs_back, False, d_outputs)
+                if dropout:
+                    kernels.dropout(d_outputs, seeds[number], dropout, d_outputs)
+        final = final_states(passes, window) if carry else []
+        return Evaluation(label_loss, symbol_loss, flat, final)
+
+    def _symbol_loss(
+        self, outputs, targets, gradient, d_outputs, workspace, dropout, seeds
+    ) -> float:
+        """Loss of the next-symbol head over all rows; adds to gradient and d_outputs."""
+        if dropout:
+            dropped = workspace.take("dropped outputs", outputs.shape, outputs.dtype)
+            kernels.dropout(outputs, seeds[-2], dropout, dropped)
+            outputs = dropped
+        packed_back = self.heads["next"][2]
+        width = len(self.heads["next"][1])
+        logits = workspace.take("logits", (len(outputs), width), outputs.dtype)
+        self.head("next", outputs, logits)
+        log_probabilities = np.empty(len(outputs))
+        loss = kernels.cross_entropy(
+            targets.symbols, targets.symbol_weights, logits, log_probabilities
+        )
+        kernels.add_weight_gradient(outputs, logits, gradient["next_weights"])
+        kernels.add_rows(logits, gradient["next_bias"])
+        kernels.product(logits, packed_back, True, d_outputs)
+        if dropout:
+            kernels.dropout(d_outputs, seeds[-2], dropout, d_outputs)
+        return loss
+
+    def _label_loss(
+        self, window, outputs, targets, gradient, d_outputs, dropout, seeds
+    ) -> float:
+        """Loss of the label head; adds to gradient and d_outputs."""
+        features, where = self.pool(window, outputs)
+        if dropout:
+            kernels.dropout(features, seeds[-1], dropout, features)
+        logits = self.head("label", features)
+        log_probabilities = np.empty(len(features))
+        loss = kernels.cross_entropy(
+            targets.labels, targets.label_weights, logits, log_probabilities
+        )
+        kernels.add_weight_gradient(features, logits, gradient["label_weights"])
+        kernels.add_rows(logits, gradient["label_bias"])
+        d_features = np.empty_like(features)
+        kernels.product(logits, self.heads["label"][2], False, d_features)
+        if dropout:
+            kernels.dropout(d_features, seeds[-1], dropout, d_features)
+        kinds, _ = POOLINGS[self.architecture.pooling]
+        kernels.pool_backward(window.counts, kinds, d_features, where, d_outputs)
+        return loss
+
+    def _layer_backward(
+        self, number, window, rows, done, d_outputs, gradient, workspace, start
+    ) -> np.ndarray | None:
+        """Gradients of a layer's parameters; returns that of dense inputs, (N, n_gates H)."""
+        architecture, layer = self.architecture, self.layers[number]
+        cell, hidden, dtype = architecture.cell_spec, architecture.hidden_size, architecture.dtype
+        n_initial = done.n_initial
+
+        def take(name, shape):
+            return workspace.take((name, number), shape, dtype)
+
+        d_state = take("d_state", (n_initial, hidden))
+        d_memory = take("d_memory", (n_initial, hidden))
+        d_state[...] = d_memory[...] = 0.0
+        kernels.layer_backward(
+            cell.number, cell.n_gates, window.counts, start, d_outputs, layer.recurrent_back,
+            layer.candidate_back, done.states, done.memory, done.gates, d_state, d_memory,
+            take("scratch", (n_initial, hidden)),
+        )  # fmt: skip
+        # Rows before each step; from a zero start the first block adds nothing.
+        used = slice(n_initial if start else 0, len(done.states) - int(window.counts[-1]))
+        d_recurrent = gradient[f"recurrent_weights_{number}"]
+        split = 2 * hidden if cell.splits_candidate else d_recurrent.shape[1]
+        d_gates = done.gates[used]
+        kernels.add_weight_gradient(done.states[used], d_gates[:, :split], d_recurrent[:, :split])
+        if cell.splits_candidate:
+            kernels.add_weight_gradient(
+                done.reset[used], d_gates[:, split:], d_recurrent[:, split:]
+            )
+        if cell.has_recurrent_bias:
+            everything = done.gates[: len(done.states) - int(window.counts[-1])]
+            kernels.add_rows(
+                everything[:, 2 * hidden : 3 * hidden], gradient[f"recurrent_bias_{number}"]
+            )
+        d_weights = gradient[f"input_weights_{number}"]
+        d_bias = gradient[f"bias_{number}"]
+        if rows.ndim == 1 and number == 0:
+            kernels.input_gradient(
+                cell.number, window.counts, rows, done.gates, hidden, d_weights
+            )
+            kernels.add_rows(d_weights, d_bias)  # every step has one symbol
+            return None
+        d_inputs = take("inputs", (len(window.index), cell.n_gates * hidden))
+        kernels.input_gradient(
+            cell.number, window.counts, np.empty(0, np.int32), done.gates, hidden, d_inputs
+        )
+        kernels.add_weight_gradient(done.inputs, d_inputs, d_weights)
+        kernels.add_rows(d_inputs, d_bias)
+        return d_inputs
+
+
+def _rows(inputs: np.ndarray, window: Window) -> np.ndarray:
+    """A window's inputs in packed order: codes (N,) or numbers (N, 1)."""
+    rows = inputs[window.index]
+    return rows if inputs.dtype == np.int32 else rows[:, None]
+
+
+def final_states(
+    passes: list[LayerPass], window: Window
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Copies of each sequence's state and memory after its last step, per layer."""
+    last = window.last_rows()
+    return [
+        (
+            done.outputs[last],
+            done.memory[done.n_initial :][last] if done.memory.size else done.memory,
+        )
+        for done in passes
+    ]

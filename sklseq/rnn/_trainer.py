@@ -1,0 +1,226 @@
+"""The minibatch loop: epochs, optimisers, averaged weights, early stopping.  It knows no network.
+
+What is minimised comes as an ``Objective``: something that yields minibatches and gives each one's
+loss and gradient at a flat vector of parameters.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from . import _recurrence as kernels
+
+
+class Objective(Protocol):
+    def n_minibatches(self) -> int: ...
+
+    def minibatches(self, random: np.random.RandomState) -> Iterable[Any]: ...
+
+    def loss_and_gradient(
+        self, parameters: np.ndarray, minibatch: Any, random: np.random.RandomState
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(sums of losses, their weights, gradient of the mean loss)."""
+
+    def mean_loss(self, sums: np.ndarray, weights: np.ndarray) -> float: ...
+
+    def validation_score(self, parameters: np.ndarray) -> float | None: ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The words of MLPClassifier, and what it lacks; see the estimators' docstrings."""
+
+    solver: str
+    alpha: float
+    learning_rate: str
+    learning_rate_init: float
+    beta_1: float
+    beta_2: float
+    epsilon: float
+    momentum: float
+    nesterovs_momentum: bool
+    max_grad_norm: float
+    average_decay: float
+    tol: float
+    n_iter_no_change: int
+    early_stopping: bool
+    verbose: bool
+
+
+class Optimiser:
+    """Parameters on their way: the raw ones, the optimiser's moments, and their average.
+
+    Adam (Kingma & Ba 2015, with the bias corrections), with decoupled weight decay as ``"adamw"``
+    (Loshchilov & Hutter 2019), or gradient descent with (Nesterov) momentum.  The average is
+    exponential with decay min(average_decay, (1 + t)/(10 + t)): the ramp is its bias correction.
+    """
+
+    def __init__(self, settings: Settings, parameters: np.ndarray, n_weights: int) -> None:
+        self.settings = settings
+        self.parameters = parameters.copy()
+        self.average = parameters.copy()
+        self.n_weights = n_weights
+        self.n_updates = 0
+        self.mean = np.zeros_like(parameters)
+        self.square = np.zeros_like(parameters if settings.solver != "sgd" else parameters[:0])
+
+    def update(self, gradient: np.ndarray, rate: float) -> None:
+        """One step along a gradient, its norm clipped at max_grad_norm."""
+        settings = self.settings
+        self.n_updates += 1
+        norm = np.sqrt(kernels.sum_of_squares(gradient))
+        scale = min(1.0, settings.max_grad_norm / max(norm, 1e-30))
+        step = self._sgd_step if settings.solver == "sgd" else self._adam_step
+        penalised = slice(0, self.n_weights)
+        step(penalised, gradient[penalised], rate, scale, settings.alpha)
+        free = slice(self.n_weights, None)
+        step(free, gradient[free], rate, scale, 0.0)
+        if settings.average_decay:
+            t = self.n_updates
+            decay = min(settings.average_decay, (1.0 + t) / (10.0 + t))
+            kernels.move_average(1.0 - decay, self.parameters, self.average)
+
+    def _adam_step(self, part, gradient, rate, scale, alpha) -> None:
+        s, t = self.settings, self.n_updates
+        decoupled = s.solver == "adamw"
+        kernels.adam_step(
+            scale,
+            0.0 if decoupled else alpha,
+            rate * alpha if decoupled else 0.0,
+            rate / (1.0 - s.beta_1**t),
+            1.0 / np.sqrt(1.0 - s.beta_2**t),
+            s.beta_1,
+            s.beta_2,
+            s.epsilon,
+            gradient,
+            self.parameters[part],
+            self.mean[part],
+            self.square[part],
+        )
+
+    def _sgd_step(self, part, gradient, rate, scale, alpha) -> None:
+        momentum = self.settings.momentum
+        parameters, velocity = self.parameters[part], self.mean[part]
+        step = rate * (scale * gradient + alpha * parameters)
+        velocity *= momentum
+        velocity -= step
+        parameters += momentum * velocity - step if self.settings.nesterovs_momentum else velocity
+
+    @property
+    def result(self) -> np.ndarray:
+        """The weights to predict with."""
+        return self.average if self.settings.average_decay else self.parameters
+
+
+@dataclass
+class History:
+    """What a training run leaves besides the parameters."""
+
+    loss_curve: list[float] = field(default_factory=list)
+    validation_scores: list[float] = field(default_factory=list)
+    best_validation_score: float | None = None
+    n_updates: int = 0
+    converged: bool = False
+
+
+def rate_at(settings: Settings, update: int, n_planned: int) -> float:
+    """Learning rate of an update: constant, or half a cosine from the initial rate to zero."""
+    if settings.learning_rate == "constant":
+        return settings.learning_rate_init
+    done = min(update / max(n_planned, 1), 1.0)
+    return settings.learning_rate_init * 0.5 * (1.0 + np.cos(np.pi * done))
+
+
+def run_epoch(
+    optimiser: Optimiser,
+    objective: Objective,
+    random: np.random.RandomState,
+    first_update: int,
+    n_planned: int,
+) -> float:
+    """One pass over the data; the mean loss, as met on the way."""
+    sums = weights = 0.0
+    for update, minibatch in enumerate(objective.minibatches(random), first_update):
+        loss, weight, gradient = objective.loss_and_gradient(
+            optimiser.parameters, minibatch, random
+        )
+        if not np.isfinite(loss).all():
+            return np.nan
+        optimiser.update(gradient, rate_at(optimiser.settings, update, n_planned))
+        sums = sums + loss
+        weights = weights + weight
+    return objective.mean_loss(sums, weights)
+
+
+def train(
+    optimiser: Optimiser,
+    objective: Objective,
+    n_epochs: int,
+    random: np.random.RandomState,
+    name: str,
+    n_symbols: int,
+) -> tuple[np.ndarray, History]:
+    """Minimise for at most n_epochs passes; the parameters to keep and the history.
+
+    Ends when the epochs of the schedule are done, when the validation score (early_stopping) or,
+    at a constant rate, the loss has not improved by tol for n_iter_no_change epochs, or when the
+    loss is no longer finite: then with the weights of the last good epoch, and a warning.
+    """
+    settings, history = optimiser.settings, History()
+    per_epoch = objective.n_minibatches()
+    best = np.inf
+    kept = optimiser.result.copy()
+    stale = 0
+    for epoch in range(n_epochs):
+        began = time.perf_counter()
+        loss = run_epoch(optimiser, objective, random, epoch * per_epoch, n_epochs * per_epoch)
+        if not (np.isfinite(loss) and np.isfinite(optimiser.parameters).all()):
+            warnings.warn(
+                f"{name}: the loss is not finite in epoch {epoch + 1}; training stops with the "
+                "weights of the last good epoch. Lower learning_rate_init or max_grad_norm.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+            return kept, history
+        history.loss_curve.append(float(loss))
+        history.n_updates = optimiser.n_updates
+        criterion = loss
+        if settings.early_stopping:
+            score = objective.validation_score(optimiser.result)
+            history.validation_scores.append(score)
+            criterion = -score
+        if settings.verbose:
+            report(name, epoch, n_epochs, history, n_symbols / (time.perf_counter() - began))
+        stale = 0 if criterion < best - settings.tol else stale + 1
+        if not settings.early_stopping or criterion < best:
+            kept = optimiser.result.copy()
+        best = min(best, criterion)
+        waits = settings.early_stopping or settings.learning_rate == "constant"
+        if waits and stale >= settings.n_iter_no_change:
+            history.converged = True
+            break
+    else:
+        history.converged = settings.learning_rate != "constant"
+    if settings.early_stopping:
+        history.best_validation_score = -best
+    if not history.converged:
+        warnings.warn(
+            f"{name}: max_iter ({n_epochs}) reached and the training has not converged yet.",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+    return kept, history
+
+
+def report(name: str, epoch: int, n_epochs: int, history: History, speed: float) -> None:
+    line = f"[{name}] epoch {epoch + 1}/{n_epochs}, loss {history.loss_curve[-1]:.4f}"
+    if history.validation_scores:
+        line += f", validation {history.validation_scores[-1]:.4f}"
+    print(f"{line}, {speed:,.0f} characters/s")

@@ -1,0 +1,164 @@
+"""The input door of the text models, and symbols to codes and back.
+
+Texts become one flat array of codes in which every text is preceded by END and the last is followed
+by it: text i starts at ``starts[i]`` (its END, which the network reads first) and has
+``lengths[i]`` = its symbols + 1 steps; the symbol to predict at position k is the one at k + 1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+UNKNOWN, END = 0, 1  # codes; the symbols follow from 2
+WORDS = re.compile(r"\w+|[^\w\s]")
+
+Analyzer = str | Callable[[str], Sequence[str]]
+
+
+def is_text(X: object) -> bool:
+    """Whether X is a collection of texts or of lists of tokens, rather than numbers."""
+    if getattr(X, "ndim", 1) != 1 or hasattr(X, "tocsr"):
+        return False
+    if isinstance(X, str | bytes):
+        return True  # refused by check_texts, in words
+    if isinstance(X, np.ndarray) and X.dtype.kind in "US":
+        return True
+    if not hasattr(X, "__iter__"):
+        return False
+    for item in X:
+        if isinstance(item, str | bytes):
+            return True
+        if isinstance(item, list | tuple | np.ndarray):
+            if len(item):
+                return isinstance(item[0], str)
+        elif item is not None and item == item:  # not a missing value: numbers
+            return False
+    return False
+
+
+def check_texts(X: object) -> list:
+    """The texts as a list of str or of lists of str; errors name the text by its index."""
+    if isinstance(X, str | bytes):
+        raise ValueError(
+            f"X must be a collection of texts, one string per sample; got a single "
+            f"{type(X).__name__}. Put it in a list: [text]."
+        )
+    for convert in ("to_list", "tolist"):  # pandas and polars Series; arrays
+        if hasattr(X, convert):
+            X = getattr(X, convert)()
+            break
+    if not hasattr(X, "__iter__"):
+        raise ValueError(f"X must be a collection of texts; got {type(X).__name__}.")
+    texts = list(X)
+    if not texts:
+        raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required: no text.")
+    if set(map(type, texts)) == {str}:
+        return texts
+    for i, text in enumerate(texts):
+        if isinstance(text, str):
+            continue
+        if isinstance(text, list | tuple | np.ndarray):
+            wrong = [token for token in text if not isinstance(token, str)]
+            if not wrong:
+                texts[i] = list(text)
+                continue
+            raise ValueError(f"tokens must be strings; text {i} has {wrong[0]!r}.")
+        raise ValueError(
+            f"X must hold strings, or lists of tokens; text {i} is {text!r} "
+            f"({type(text).__name__})."
+        )
+    return texts
+
+
+def check_analyzer(analyzer: Analyzer) -> None:
+    if analyzer not in ("char", "word") and not callable(analyzer):
+        raise ValueError(f"analyzer must be 'char', 'word' or a callable; got {analyzer!r}.")
+
+
+def tokenize(texts: list, analyzer: Analyzer) -> tuple[np.ndarray | list[str], np.ndarray]:
+    """All symbols end to end, and how many each text has.
+
+    Characters come as code points (uint32), anything else as a list of str.  A text that is already
+    a list of tokens is taken as it is.
+    """
+    if analyzer == "char" and set(map(type, texts)) == {str}:
+        joined = "".join(texts).encode("utf-32-le", "surrogatepass")
+        lengths = np.fromiter(map(len, texts), dtype=np.intp, count=len(texts))
+        return np.frombuffer(joined, dtype="<u4"), lengths
+    split = {"char": list, "word": WORDS.findall}.get(analyzer, analyzer) \
+        if isinstance(analyzer, str) else analyzer  # fmt: skip
+    tokens = [list(split(text)) if isinstance(text, str) else text for text in texts]
+    lengths = np.fromiter(map(len, tokens), dtype=np.intp, count=len(tokens))
+    return [token for text in tokens for token in text], lengths
+
+
+@dataclass(frozen=True)
+class EncodedTexts:
+    """codes (sum of lengths + 1,), starts (n,), lengths (n,): see the head of this file."""
+
+    codes: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The symbols known to a model, in sorted order; symbol k has code k + 2."""
+
+    symbols: tuple[str, ...]
+
+    @classmethod
+    def of(cls, tokens: np.ndarray | list[str]) -> Vocabulary:
+        if isinstance(tokens, np.ndarray):
+            return cls(tuple(map(chr, np.unique(tokens).tolist())))
+        return cls(tuple(sorted(set(tokens))))
+
+    def __len__(self) -> int:
+        return len(self.symbols) + 2
+
+    @cached_property
+    def codes(self) -> dict[str, int]:
+        return {symbol: code for code, symbol in enumerate(self.symbols, 2)}
+
+    @cached_property
+    def _table(self) -> np.ndarray:
+        """Code of each code point up to the largest known one; the last entry is for all others."""
+        points = [ord(symbol) for symbol in self.symbols if len(symbol) == 1]
+        table = np.zeros(max(points, default=0) + 2, dtype=np.int32)
+        for symbol, code in self.codes.items():
+            if len(symbol) == 1:
+                table[ord(symbol)] = code
+        return table
+
+    def encode(
+        self, tokens: np.ndarray | list[str], n_tokens: np.ndarray, handle_unknown: str = "ignore"
+    ) -> EncodedTexts:
+        """Codes of tokenized texts; unknown symbols get UNKNOWN, or raise."""
+        if isinstance(tokens, np.ndarray):
+            known = self._table[np.minimum(tokens, len(self._table) - 1)]
+        else:
+            get = self.codes.get
+            known = np.fromiter((get(token, UNKNOWN) for token in tokens), np.int32, len(tokens))
+        if handle_unknown == "error" and not known.all():
+            unknown = np.flatnonzero(known == UNKNOWN)
+            where = int(np.searchsorted(np.cumsum(n_tokens), unknown[0], side="right"))
+            symbol = tokens[unknown[0]]
+            symbol = symbol if isinstance(symbol, str) else chr(symbol)
+            raise ValueError(
+                f"text {where} has a symbol that was not seen in fit: {symbol!r} "
+                "(handle_unknown='error')."
+            )
+        lengths = n_tokens + 1
+        starts = np.cumsum(lengths) - lengths
+        codes = np.full(len(known) + len(n_tokens) + 1, END, dtype=np.int32)
+        inside = np.arange(len(known)) + np.repeat(np.arange(1, len(n_tokens) + 1), n_tokens)
+        codes[inside] = known
+        return EncodedTexts(codes, starts, lengths)
+
+    def decode(self, codes: Sequence[int], joiner: str) -> str:
+        return joiner.join([self.symbols[code - 2] for code in codes])
