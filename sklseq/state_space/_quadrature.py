@@ -9,7 +9,8 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import qmc
 
-N_SMALL = 64  # Sobol points of the small rule from four to eight dimensions; then at least 8 d
+# Sobol points of the small rule from four to eight dimensions; then at least 8 d
+N_SMALL = 64
 N_SOBOL = 512  # points of the fine rule above three dimensions, half of them mirrored
 
 
