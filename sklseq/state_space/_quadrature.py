@@ -25,7 +25,7 @@ class Rule(NamedTuple):
 def sigma_rule(d: int) -> Rule:
     """The small rule of the smoother and of learning.
 
-    Gauss-Hermite products up to three dimensions, then mirrored Sobol points.  The 2 d points of the
+    Gauss-Hermite products up to three dimensions, then mirrored Sobol points.  The 2 d points of a
     spherical-radial cubature would be cheaper, but EM learns to exploit their error: what they say
     is a bound rose above the likelihood (by 0.025 nats a word in four dimensions).
     """
