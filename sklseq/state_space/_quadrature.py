@@ -9,6 +9,8 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import qmc
 
+# Sobol points of the small rule from four to eight dimensions; then at least 8 d
+N_SMALL = 64
 N_SOBOL = 512  # points of the fine rule above three dimensions, half of them mirrored
 
 
@@ -23,12 +25,13 @@ class Rule(NamedTuple):
 def sigma_rule(d: int) -> Rule:
     """The small rule of the smoother and of learning.
 
-    Gauss-Hermite products up to three dimensions, then the 2 d points of the spherical-radial
-    cubature of degree three (Arasaratnam and Haykin 2009).
+    Gauss-Hermite products up to three dimensions, then mirrored Sobol points.  The 2 d points of a
+    spherical-radial cubature would be cheaper, but EM learns to exploit their error: what they say
+    is a bound rose above the likelihood (by 0.025 nats a word in four dimensions).
     """
     if d <= 3:
         return gauss_hermite(d, {1: 9, 2: 4, 3: 3}[d])
-    return Rule(np.sqrt(d) * np.vstack([np.eye(d), -np.eye(d)]), np.full(2 * d, 0.5 / d))
+    return _sobol(d, max(N_SMALL, 1 << int(8 * d - 1).bit_length()) if d > 8 else N_SMALL)
 
 
 @lru_cache
