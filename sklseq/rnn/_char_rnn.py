@@ -15,14 +15,20 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sklseq._documentation import DocumentationLink
-
-from . import _recurrence as kernels
-from ._batches import SequenceBatch, chunks_by_length
-from ._cells import POOLINGS
-from ._network import Architecture, Network, PackedNetwork, Workspace
-from ._objective import SequenceObjective
-from ._trainer import History, Optimiser, Settings, run_epoch, train
-from ._vocabulary import END, EncodedTexts, Vocabulary, check_analyzer, check_texts, tokenize
+from sklseq.rnn import _recurrence as kernels
+from sklseq.rnn._batches import SequenceBatch, chunks_by_length
+from sklseq.rnn._cells import POOLINGS
+from sklseq.rnn._network import Architecture, Network, PackedNetwork, Workspace
+from sklseq.rnn._objective import SequenceObjective
+from sklseq.rnn._trainer import History, Optimiser, Settings, run_epoch, train
+from sklseq.rnn._vocabulary import (
+    END,
+    EncodedTexts,
+    Vocabulary,
+    check_analyzer,
+    check_texts,
+    tokenize,
+)
 
 CHUNK_ROWS = 256  # sequences run together at inference
 CHUNK_STEPS = 32  # steps drawn before finished texts are put aside; then twice as many, and so on

@@ -19,10 +19,10 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from . import _recurrence as kernels
-from ._char_rnn import BaseCharRNN, check_number, check_weights, transfer
-from ._network import Architecture, Network
-from ._vocabulary import END, EncodedTexts, Vocabulary, check_texts, is_text, tokenize
+from sklseq.rnn import _recurrence as kernels
+from sklseq.rnn._char_rnn import BaseCharRNN, check_number, check_weights, transfer
+from sklseq.rnn._network import Architecture, Network
+from sklseq.rnn._vocabulary import END, EncodedTexts, Vocabulary, check_texts, is_text, tokenize
 
 
 class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
@@ -133,6 +133,12 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         Whether the schedule was completed or the criterion of ``tol`` met.
     n_features_in_ : int
         Columns of a numeric X.
+
+    See Also
+    --------
+    CharRNNLanguageModel : The same networks as a distribution of texts.
+    SequenceClassifier : One generative model for each class.
+    sklearn.feature_extraction.text.TfidfVectorizer : Counts of n-grams, the usual alternative.
 
     Notes
     -----
@@ -314,8 +320,28 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """One epoch over these samples at a constant rate; the optimiser is kept between calls.
 
-        ``classes``, all labels that will come, is needed in the first call. The vocabulary is that
-        of the first call (or of ``fit``): symbols that first come later are unknown ones.
+        The vocabulary is that of the first call (or of ``fit``): symbols that first come later are
+        unknown ones.
+
+        Parameters
+        ----------
+        X : list, array or Series of str (n,), lists of tokens, or numbers (n, n_steps)
+            As in ``fit``.
+        y : array-like (n,)
+            Labels.
+        classes : array-like, default=None
+            All labels that will come; needed in the first call.
+        sample_weight : array-like (n,), default=None
+            As in ``fit``.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For what ``fit`` refuses, no `classes` in the first call, and a label outside them.
         """
         self._check_parameters()
         first = not hasattr(self, "_network")
@@ -501,27 +527,80 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         return logits
 
     def decision_function(self, X):
-        """Logits (n, n_classes), or for two labels their difference (n,)."""
+        """Logits of the labels.
+
+        Parameters
+        ----------
+        X : list, array or Series of str (n,), lists of tokens, or numbers (n, n_steps)
+            As in ``fit``.
+
+        Returns
+        -------
+        ndarray (n, n_classes)
+            For two labels their difference, (n,).
+        """
         logits = self._logits(self._check_input(X))
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
 
     def predict_proba(self, X):
-        """Probabilities of the labels, (n, n_classes) float64."""
+        """Probabilities of the labels.
+
+        Parameters
+        ----------
+        X : list, array or Series of str (n,), lists of tokens, or numbers (n, n_steps)
+            As in ``fit``.
+
+        Returns
+        -------
+        ndarray (n, n_classes), float64
+            Columns as in ``classes_``.
+        """
         return self._label_probabilities(self._check_input(X))
 
     def predict_log_proba(self, X):
-        """Logarithms of the probabilities of the labels, (n, n_classes), in nats."""
+        """Logarithms of the probabilities of the labels.
+
+        Parameters
+        ----------
+        X : list, array or Series of str (n,), lists of tokens, or numbers (n, n_steps)
+            As in ``fit``.
+
+        Returns
+        -------
+        ndarray (n, n_classes)
+            In nats.
+        """
         logits = self._logits(self._check_input(X))
         logits -= logits.max(axis=1, keepdims=True)
         return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
     def predict(self, X):
-        """The most probable label of each sample, (n,)."""
+        """The most probable label of each sample.
+
+        Parameters
+        ----------
+        X : list, array or Series of str (n,), lists of tokens, or numbers (n, n_steps)
+            As in ``fit``.
+
+        Returns
+        -------
+        ndarray (n,)
+        """
         logits = self._logits(self._check_input(X))
         return self.classes_[logits.argmax(axis=1)]
 
     def transform(self, X):
-        """Hidden state of the top layer after each sample, (n, hidden_size)."""
+        """Hidden state of the top layer after each sample.
+
+        Parameters
+        ----------
+        X : list, array or Series of str (n,), lists of tokens, or numbers (n, n_steps)
+            As in ``fit``.
+
+        Returns
+        -------
+        ndarray (n, hidden_size)
+        """
         return self._last_states(self._check_input(X))
 
     # ---------------------------------------------------------------- drawing

@@ -6,10 +6,10 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from . import _recurrence as kernels
-from ._char_rnn import BaseCharRNN, check_weights
-from ._network import Architecture, Network
-from ._vocabulary import EncodedTexts, Vocabulary, check_texts, tokenize
+from sklseq.rnn import _recurrence as kernels
+from sklseq.rnn._char_rnn import BaseCharRNN, check_weights
+from sklseq.rnn._network import Architecture, Network
+from sklseq.rnn._vocabulary import EncodedTexts, Vocabulary, check_texts, tokenize
 
 STREAM_WINDOWS = 4  # a stream cut from a long text is at least so many windows long
 
@@ -114,6 +114,12 @@ class CharRNNLanguageModel(BaseCharRNN):
         Epochs run.
     converged_ : bool
         Whether the schedule was completed or the criterion of ``tol`` met.
+
+    See Also
+    --------
+    CharRNNClassifier : Labels of texts, by the same networks.
+    CategoricalHMM : A hidden state that is one of a few.
+    SoftmaxStateSpace : A hidden state that is a Gaussian vector.
 
     Notes
     -----
@@ -229,10 +235,31 @@ class CharRNNLanguageModel(BaseCharRNN):
     # ---------------------------------------------------------------- fitting
 
     def fit(self, X, y=None, sample_weight=None):
-        """Learn from texts: list, array or Series of str, or lists of tokens; y is ignored.
+        """Learn from texts.
 
-        ``sample_weight`` (n,) weighs the texts. Raises ValueError for a bare string or a missing
-        text (named by its index); warns with ConvergenceWarning as CharRNNClassifier does.
+        Parameters
+        ----------
+        X : list, array or Series of str (n,), or lists of tokens
+            The texts; the empty one is legal.
+        y : ignored
+            For the scikit-learn interface.
+        sample_weight : array-like (n,), default=None
+            Not negative; an integer weight is a repetition, zero an absence.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For a bare string, a missing text (named by its index), or bad parameters.
+
+        Warns
+        -----
+        ConvergenceWarning
+            When max_iter ends a training at a constant rate, or the loss is no longer finite (the
+            weights are then those of the last good epoch).
         """
         self._check_parameters()
         random = check_random_state(self.random_state)
@@ -261,6 +288,24 @@ class CharRNNLanguageModel(BaseCharRNN):
         """One epoch over these texts at a constant rate; the optimiser is kept between calls.
 
         The vocabulary is that of the first call (or of ``fit``).
+
+        Parameters
+        ----------
+        X : list, array or Series of str (n,), or lists of tokens
+            The texts; the empty one is legal.
+        y : ignored
+            For the scikit-learn interface.
+        sample_weight : array-like (n,), default=None
+            As in ``fit``.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For what ``fit`` refuses.
         """
         self._check_parameters()
         first = not hasattr(self, "_network")
@@ -375,11 +420,37 @@ class CharRNNLanguageModel(BaseCharRNN):
         return float(sum(v.sum() for v in values) / sum(map(len, values)))
 
     def score_samples(self, X):
-        """Log-probability of each text, its end counted, (n,), in nats."""
+        """Log-probability of each text, its end counted.
+
+        Parameters
+        ----------
+        X : list, array or Series of str (n,), or lists of tokens
+            The texts; the empty one is legal.
+
+        Returns
+        -------
+        ndarray (n,)
+            In nats.
+        """
         return np.array([v.sum() for v in self._log_probabilities(self._check_input(X))])
 
     def score(self, X, y=None, sample_weight=None):
-        """Mean log-probability per character (each text's end counted as one), in nats."""
+        """Mean log-probability per character; each text's end counts as one.
+
+        Parameters
+        ----------
+        X : list, array or Series of str (n,), or lists of tokens
+            The texts; the empty one is legal.
+        y : ignored
+            For the scikit-learn interface.
+        sample_weight : array-like (n,), default=None
+            Weights of the texts.
+
+        Returns
+        -------
+        float
+            In nats.
+        """
         texts = self._check_input(X)
         weights = check_weights(sample_weight, len(texts.starts))
         totals = np.array([v.sum() for v in self._log_probabilities(texts)])
@@ -389,18 +460,46 @@ class CharRNNLanguageModel(BaseCharRNN):
         )
 
     def perplexity(self, X):
-        """exp(−score): per character."""
+        """exp(-score): among how many equally probable characters the model chooses.
+
+        Parameters
+        ----------
+        X : list, array or Series of str (n,), or lists of tokens
+            The texts; the empty one is legal.
+
+        Returns
+        -------
+        float
+        """
         return float(np.exp(-self.score(X)))
 
     def bits_per_char(self, X):
-        """−score in bits."""
+        """-score in bits.
+
+        Parameters
+        ----------
+        X : list, array or Series of str (n,), or lists of tokens
+            The texts; the empty one is legal.
+
+        Returns
+        -------
+        float
+        """
         return -self.score(X) / np.log(2.0)
 
     def char_log_proba(self, X):
         """Log-probability of each character given those before it, for a map of surprise.
 
-        Returns an object array (n,) of float arrays, one number per character, in nats; with the
-        end's log-probability they sum to :meth:`score_samples`.
+        Parameters
+        ----------
+        X : list, array or Series of str (n,), or lists of tokens
+            The texts; the empty one is legal.
+
+        Returns
+        -------
+        ndarray (n,) of object
+            Of each text a float array, one number per character, in nats; with the end's
+            log-probability they sum to :meth:`score_samples`.
         """
         values = self._log_probabilities(self._check_input(X))
         result = np.empty(len(values), dtype=object)
@@ -415,18 +514,50 @@ class CharRNNLanguageModel(BaseCharRNN):
         return np.array(["", *self._vocabulary.symbols], dtype=object)
 
     def predict_proba(self, X):
-        """Distribution of the next character after each text, (n, symbols): see ``symbols_``."""
+        """Distribution of the next character after each text.
+
+        Parameters
+        ----------
+        X : list, array or Series of str (n,), or lists of tokens
+            The texts; the empty one is legal.
+
+        Returns
+        -------
+        ndarray (n, n_symbols)
+            Columns as in ``symbols_``.
+        """
         states = self._last_states(self._check_input(X))
         logits = self._packed().head("next", states).astype(np.float64)
         kernels.softmax(logits)
         return logits
 
     def predict(self, X):
-        """The most probable next character after each text, (n,); "" for the end."""
+        """The most probable next character after each text.
+
+        Parameters
+        ----------
+        X : list, array or Series of str (n,), or lists of tokens
+            The texts; the empty one is legal.
+
+        Returns
+        -------
+        ndarray (n,) of str
+            "" for the end of the text.
+        """
         return self.symbols_[self.predict_proba(X).argmax(axis=1)]
 
     def transform(self, X):
-        """Hidden state of the top layer after each text, (n, hidden_size)."""
+        """Hidden state of the top layer after each text.
+
+        Parameters
+        ----------
+        X : list, array or Series of str (n,), or lists of tokens
+            The texts; the empty one is legal.
+
+        Returns
+        -------
+        ndarray (n, hidden_size)
+        """
         return self._last_states(self._check_input(X))
 
     # ---------------------------------------------------------------- drawing

@@ -14,9 +14,9 @@ from functools import cached_property
 
 import numpy as np
 
-from . import _recurrence as kernels
-from ._batches import SequenceBatch, Window
-from ._cells import CELLS, POOLINGS, Cell
+from sklseq.rnn import _recurrence as kernels
+from sklseq.rnn._batches import SequenceBatch, Window
+from sklseq.rnn._cells import CELLS, POOLINGS, Cell
 
 INFERENCE_STEPS = 512  # longer sequences are run in windows of so many steps, the state carried
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ._batches import SequenceBatch
-from ._network import Architecture, Evaluation, Network, Targets, Workspace
-from ._vocabulary import UNKNOWN
+from sklseq.rnn._batches import SequenceBatch
+from sklseq.rnn._network import Architecture, Evaluation, Network, Targets, Workspace
+from sklseq.rnn._vocabulary import UNKNOWN
 
 SHARD_ROWS = 32  # sequences of a shard: fixed, so that results do not depend on n_jobs
 

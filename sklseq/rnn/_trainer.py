@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from . import _recurrence as kernels
+from sklseq.rnn import _recurrence as kernels
 
 
 class Objective(Protocol):
