@@ -83,8 +83,12 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         ``min(average_decay, (1 + t) / (10 + t))`` at update t; 0: the last ones.
     max_grad_norm : float, default=5.0
         The norm of a minibatch's gradient is clipped at this value.
-    beta_1, beta_2, epsilon : float, default=0.9, 0.999, 1e-8
-        Constants of Adam.
+    beta_1 : float, default=0.9
+        Decay of Adam's mean of the gradient.
+    beta_2 : float, default=0.999
+        Decay of Adam's mean of the squared gradient.
+    epsilon : float, default=1e-8
+        Adam's guard against a division by zero.
     momentum : float, default=0.9
     nesterovs_momentum : bool, default=True
         Of ``solver="sgd"``.
