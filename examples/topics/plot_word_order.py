@@ -134,11 +134,3 @@ handles, labels = ax.get_legend_handles_labels()
 above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1)}
 ax.legend(handles[1::-1], labels[1::-1], frameon=False, ncols=2, **above)
 plt.show()
-
-# %%
-# And what are the topics? The words that the first four make likelier than they are overall.
-topics = models["TopicMixture,\n20 topics"][0]
-names = np.array([*code, "(other)"])
-for k, row in enumerate(topics.topic_word_[:4]):
-    gain = row * np.log(row / unigram)
-    print(f"topic {k}:", ", ".join(names[np.argsort(-gain)[:8]]))
