@@ -76,9 +76,6 @@ class BaseSequenceModel(
     @abstractmethod
     def _n_free_parameters(self) -> int: ...
 
-    def _unchanged_on_error(self):
-        return unchanged_on_error(self)
-
     def fit_transform(self, X, y=None, *, groups=None, lengths=None, **fit_params):
         """Fit, then transform the same data.
 

@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from sklseq._base import BaseSequenceModel
+from sklseq._base import BaseSequenceModel, unchanged_on_error
 from sklseq._em import EMResult, expect, run_em
 from sklseq._sequences import (
     Sequences,
@@ -160,7 +160,7 @@ class BaseHMM(BaseSequenceModel):
         """
         self._check_parameters()
         warm = self.warm_start and hasattr(self, "startprob_")  # goes on: the same columns, codes
-        with self._unchanged_on_error():
+        with unchanged_on_error(self):
             sequences = self._check_X(X, groups, lengths, y=y, reset=not warm)
             if states is not None:
                 sequences = sequences._replace(aligned=(self._check_states(states, sequences),))

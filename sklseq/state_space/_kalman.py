@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted
 
+from sklseq._base import unchanged_on_error
 from sklseq._covariance import Floor, column_scale
 from sklseq._em import run_em
 from sklseq._sequences import (
@@ -414,7 +415,7 @@ class KalmanSmoother(BaseStateSpace):
         C. Roland (2008), Scandinavian J. Statistics 35(2), scheme S3.
         """
         self._check_parameters()
-        with self._unchanged_on_error():
+        with unchanged_on_error(self):
             sequences = self._check_X(X, groups, lengths, y=y, reset=True)
             sequences = _with_inputs(sequences, inputs, None)
             n_inputs = sequences.aligned[0].shape[1] if inputs is not None else 0

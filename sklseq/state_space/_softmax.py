@@ -11,6 +11,7 @@ from scipy import sparse
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted
 
+from sklseq._base import unchanged_on_error
 from sklseq._em import run_em
 from sklseq._sequences import Sequences, limit_threads, refuse_frame_output
 from sklseq._validation import (
@@ -400,7 +401,7 @@ class SoftmaxStateSpace(BaseStateSpace):
         scheme S3.
         """
         self._check_parameters()
-        with self._unchanged_on_error():
+        with unchanged_on_error(self):
             sequences = self._check_X(X, groups, lengths, y=y, reset=True)
             rows = np.arange(sequences.n_steps)
             result = run_em(

@@ -17,7 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklseq._base import BaseSequenceModel
+from sklseq._base import unchanged_on_error
 from sklseq._documentation import DocumentationLink
 from sklseq._validation import (
     check_count,
@@ -223,7 +223,7 @@ class TopicMixture(
         ValueError
             If a count is negative or not finite, or all are zero.
         """
-        with self._unchanged_on_error():
+        with unchanged_on_error(self):
             self._check_parameters()
             X = self._check_counts(X, reset=True)
             if X.nnz == 0:
@@ -418,9 +418,6 @@ class TopicMixture(
     @property
     def _model(self) -> TopicModel:
         return TopicModel(self.topic_word_, self.doc_topic_prior_)
-
-    # what a failed fit has set is taken back, as in the other wings
-    _unchanged_on_error = BaseSequenceModel._unchanged_on_error
 
     def _set_fitted(self, topic_word: np.ndarray, prior: np.ndarray, rng) -> None:
         self.topic_word_, self.doc_topic_prior_ = topic_word, prior
