@@ -70,6 +70,10 @@ class BuildExtension(build_ext):
             raise
 
 
+# What Cython needs for typed memoryviews, once for all kernels instead of once in each.
+SHARED_UTILITY = "sklseq._cython_utility"
+
+
 def extensions():
     macros = []
     if DEBUG:
@@ -78,7 +82,8 @@ def extensions():
         macros.append(("SKLSEQ_PORTABLE", "1"))
     if LINETRACE:
         macros.append(("CYTHON_TRACE_NOGIL", "1"))
-    result = []
+    shared_source = SHARED_UTILITY.replace(".", "/") + ".c"  # written by cythonize
+    result = [Extension(SHARED_UTILITY, [shared_source], define_macros=macros)]
     for path in sorted(Path("sklseq").rglob("*.pyx")):
         name = ".".join(path.with_suffix("").parts)
         shared = Path("sklseq").glob("*.h")
@@ -91,6 +96,10 @@ def extensions():
 
 
 setup(
-    ext_modules=cythonize(extensions(), compiler_directives=DIRECTIVES),
+    ext_modules=cythonize(
+        extensions(),
+        compiler_directives=DIRECTIVES,
+        shared_utility_qualified_name=SHARED_UTILITY,
+    ),
     cmdclass={"build_ext": BuildExtension},
 )
