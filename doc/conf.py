@@ -8,7 +8,6 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_extensions"))
-sys.path.insert(0, str(HERE.parent))  # the checkout, built in place, comes before an installed copy
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["SKLSEQ_DOCS"] = "../.."  # from a page of the gallery to the root of the pages
 

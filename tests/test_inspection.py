@@ -9,8 +9,8 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
 import sklseq.inspection as inspection
-from sklseq import GaussianHMM, PoissonHMM
-from sklseq.datasets import load_earthquakes
+from sklseq import GaussianHMM, KalmanSmoother, PoissonHMM
+from sklseq.datasets import load_earthquakes, load_nile
 from sklseq.inspection import (
     ConvergenceDisplay,
     SmootherDisplay,
@@ -235,6 +235,24 @@ def test_band_and_fan_are_the_models(feature, mean, deviation, ahead):
     assert widest[:, 1].max() == pytest.approx(1.0 + 1.959964 * ahead, abs=1e-5)
     assert (widest[:, 0].min(), widest[:, 0].max()) == (4.0, 6.0)
     assert len(display.fan_) == 3
+
+
+def test_band_and_fan_of_a_kalman_smoother():
+    X = load_nile().data[:40].astype(float)
+    X[10:15] = np.nan
+    model = KalmanSmoother(tol=1.0).fit(X)
+    display = SmootherDisplay.from_estimator(model, X, n_ahead=4, coverage=0.9)
+    means, covariances = model.smooth(X)[:2]
+    loading = model.observation_matrix_[0]
+    np.testing.assert_allclose(
+        display.standard_deviation, np.sqrt(np.einsum("i,nij,j->n", loading, covariances, loading))
+    )
+    np.testing.assert_allclose(display.mean, means @ loading + model.observation_offset_[0])
+    ahead = model.forecast(X, 4)
+    np.testing.assert_array_equal(display.forecast_mean, ahead.means[:, 0])
+    np.testing.assert_array_equal(
+        display.forecast_standard_deviation, np.sqrt(ahead.covariances[:, 0, 0])
+    )
 
 
 def test_forecast_goes_on_in_the_spacing_of_time():

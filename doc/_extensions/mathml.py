@@ -26,7 +26,7 @@ def _mathml(node, *, as_block: bool) -> str:
     for command, known in SYNONYMS.items():
         source = re.sub(re.escape(command) + r"(?![a-zA-Z])", known.replace("\\", r"\\"), source)
     if as_block and (r"\\" in source or "&" in source) and r"\begin" not in source:
-        source = rf"\begin{{align*}}{source}\end{{align*}}"
+        source = rf"\begin{{aligned}}{source}\end{{aligned}}"
     try:
         return tex2mathml(source, as_block=as_block)
     except (MathError, SyntaxError) as error:

@@ -20,6 +20,7 @@ import numpy as np
 
 from sklseq import KalmanSmoother
 from sklseq.datasets import load_nile
+from sklseq.inspection import SmootherDisplay
 
 nile = load_nile()
 years = np.arange(1871, 1971)
@@ -51,21 +52,11 @@ hidden = np.isnan(X[:, 0])
 inside = np.abs(flow[:, 0] - level)[hidden] < 1.645 * spread[hidden]
 print(f"hidden years inside the 90 % band: {inside.sum()} of {hidden.sum()}")
 
-means, covariances = model.forecast(X, n_steps=20)
-ahead = np.arange(1971, 1991)
-fan = np.sqrt(covariances[:, 0, 0])
+# %%
+# The display draws the band of the level, then, as a fan, where the next twenty observations may
+# lie.  The years that were taken out are drawn beneath.
 
-figure, axis = plt.subplots(figsize=(9, 4), layout="constrained")
-axis.plot(years[~hidden], flow[~hidden], "k.", label="seen")
-axis.plot(years[hidden], flow[hidden], "o", mfc="none", color="0.6", label="taken out")
-axis.plot(years, level, "C0", label="smoothed level")
-axis.fill_between(
-    years, level - 1.645 * deviation, level + 1.645 * deviation, color="C0", alpha=0.2, lw=0
-)
-for width, alpha in ((1.645, 0.15), (1.0, 0.2), (0.5, 0.25)):
-    axis.fill_between(
-        ahead, means[:, 0] - width * fan, means[:, 0] + width * fan, color="C3", alpha=alpha, lw=0
-    )
-axis.plot(ahead, means[:, 0], "C3", label="forecast, 38, 68 and 90 %")
-axis.set(title="The Nile at Aswan", xlabel="year", ylabel="flow, 100 million cubic metres")
-axis.legend(loc="upper right", ncols=2)
+figure, axis = plt.subplots(figsize=(9, 4.5), layout="constrained")
+axis.plot(years[hidden], flow[hidden], "o", mfc="none", color="0.5", label="taken out")
+SmootherDisplay.from_estimator(model, X, n_ahead=20, time=years, coverage=0.9, ax=axis)
+axis.set(xlabel="year", ylabel="flow at Aswan, 100 million cubic metres")

@@ -56,7 +56,7 @@ print(f"error of the smoothed signal {error:.2f}, of the raw reading "
 figure, axis = plt.subplots(figsize=(9, 3.5), layout="constrained")
 shown = slice(0, 150)
 axis.plot(X[shown, 0], ".", color="0.7", label="reading")
-axis.plot(states[shown, 0], "k", lw=1, label="hidden coordinate")
+axis.plot(states[shown, 0], "k--", lw=1, label="hidden coordinate")
 axis.plot(signal[shown], "C3", label="smoothed")
 axis.set(title="A hidden rotation", xlabel="step", ylabel="first coordinate")
 axis.legend(loc="lower right", ncols=3)

@@ -1,7 +1,7 @@
 r"""
-=====================================================
+======================================================
 Can a topic be followed through two hundred documents?
-=====================================================
+======================================================
 
 A dynamic topic model: one document a day, and what is written about wanders,
 
@@ -63,7 +63,8 @@ for axis, name, column in zip(axes, ("weather", "sports"), (slice(0, 4), slice(4
     drawn = np.array([model.inverse_transform(path)[:, column].sum(axis=1) for path in paths])
     low, high = np.quantile(drawn, [0.05, 0.95], axis=0)
     seen = X.sum(axis=1) > 0
-    axis.plot(days[seen], X[seen, column].sum(axis=1) / X[seen].sum(axis=1), "k.", ms=3)
+    share = X[seen, column].sum(axis=1) / X[seen].sum(axis=1)
+    axis.plot(days[seen], share, "k.", ms=3, label="in the day's document")
     axis.fill_between(days, low, high, alpha=0.3, label="90 % of the posterior")
     axis.plot(days, probabilities[:, column].sum(axis=1), "k--", lw=1, label="truth")
     axis.set(ylabel=f"share of {name} words", ylim=(0, 1))
