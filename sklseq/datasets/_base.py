@@ -197,8 +197,8 @@ def load_earthquakes(
     >>> earthquakes = load_earthquakes()
     >>> earthquakes.data.shape
     (107, 1)
-    >>> earthquakes.years[earthquakes.data[:, 0].argmax()]
-    np.int64(1943)
+    >>> print(earthquakes.years[earthquakes.data[:, 0].argmax()])
+    1943
     """
     return _load_yearly_series("earthquakes", EARTHQUAKES, return_X_y, as_frame)
 

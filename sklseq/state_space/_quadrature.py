@@ -63,7 +63,8 @@ def gauss_hermite(d: int, n_points: int) -> Rule:
 
 def _sobol(d: int, n_points: int) -> Rule:
     """Mirrored Sobol points, whitened so that mean and covariance are exact."""
-    points = qmc.Sobol(d, scramble=True, rng=0).random(n_points // 2)
+    # SciPy 1.15 calls the argument rng, and takes a generator by the old name too
+    points = qmc.Sobol(d, scramble=True, seed=np.random.default_rng(0)).random(n_points // 2)
     half = ndtri(np.clip(points, 1e-9, 1 - 1e-9))
     root = np.linalg.cholesky(half.T @ half / len(half))
     half = np.linalg.solve(root, half.T).T
