@@ -192,6 +192,9 @@ class HMM:
             )
         return statistics, float(log_likelihoods.sum())
 
+    def part(self, rows: slice) -> HMM:
+        return self
+
     def m_step(self, statistics: ChainStatistics) -> HMM:
         """Rabiner 1989, eqs. 40a and 40b, with held entries; the family does the rest.
 

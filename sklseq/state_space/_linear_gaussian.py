@@ -109,6 +109,9 @@ class LinearGaussianModel:
         )
         return (expected.statistics, observed), float(expected.log_likelihoods.sum())
 
+    def part(self, rows: slice) -> LinearGaussianModel:
+        return self
+
     def m_step(self, statistics: tuple[ChainStatistics, ObservationStatistics]):
         return replace(
             self,

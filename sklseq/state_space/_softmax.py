@@ -403,10 +403,9 @@ class SoftmaxStateSpace(BaseStateSpace):
         self._check_parameters()
         with unchanged_on_error(self):
             sequences = self._check_X(X, groups, lengths, y=y, reset=True)
-            rows = np.arange(sequences.n_steps)
             result = run_em(
                 self._starts(sequences),
-                sequences._replace(aligned=(rows,)),
+                sequences,
                 max_iter=self.max_iter,
                 tol=self.tol,
                 n_jobs=self.n_jobs,
