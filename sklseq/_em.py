@@ -72,6 +72,14 @@ def add_statistics(left, right):
     return type(left)(*parts) if hasattr(left, "_fields") else tuple(parts)
 
 
+def map_statistics(function, tree):
+    """The tree with `function` applied to every leaf."""
+    if not isinstance(tree, tuple):
+        return function(tree)
+    parts = [map_statistics(function, part) for part in tree]
+    return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
+
+
 def expect(model: Model, sequences: Sequences, n_jobs: int | None = None):
     """E-step over all shards: (statistics, log-likelihood), added in a fixed order."""
     with Workers(sequences, n_jobs) as workers:
@@ -267,6 +275,7 @@ def run_em(
     verbose: int = 0,
     name: str = "EM",
     acceleration: str | None = None,
+    finish: bool = True,
 ) -> EMResult:
     """Fit by EM from one or several starting values and keep the best.
 
@@ -286,6 +295,8 @@ def run_em(
     acceleration : {"squarem", None}
         "squarem" extrapolates over pairs of EM steps; it needs models with ``to_vector() ->
         ndarray`` and ``from_vector(vector) -> model or None``.  Each E-step is an iteration.
+    finish : bool
+        False ends with the short runs, without a warning.
 
     Returns
     -------
@@ -308,7 +319,7 @@ def run_em(
     runs: list[_Run] = []
     impossible: ImpossibleStart | None = None
     interrupted = False
-    short = min(SHORT_RUN, max_iter) if len(starts) > 1 else max_iter
+    short = min(SHORT_RUN, max_iter) if len(starts) > 1 or not finish else max_iter
     with limit_threads(sequences.n_steps), Workers(sequences, n_jobs) as workers:
         try:
             for i, start in enumerate(starts):
@@ -324,13 +335,15 @@ def run_em(
             if not runs:
                 raise impossible
             progress.run = ""
-            _best(runs).advance(max_iter, tol)
+            if finish:
+                _best(runs).advance(max_iter, tol)
         except KeyboardInterrupt:
             if not runs:
                 raise
             interrupted = True
     best = _best(runs)
-    _warn_unfinished(best, name, max_iter, tol, interrupted)
+    if finish or interrupted:
+        _warn_unfinished(best, name, max_iter, tol, interrupted)
     return EMResult(
         best.reached.model,
         best.reached.statistics,

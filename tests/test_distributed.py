@@ -1,4 +1,4 @@
-"""E-steps on the workers of dask.distributed and Ray: the same bits, data sent once, no fit lost."""
+"""E-steps on workers of dask.distributed and Ray: the same bits, data sent once, no fit lost."""
 
 import os
 import signal

@@ -94,6 +94,10 @@ class LinearGaussianModel:
         evidence, _ = self.evidence(X, *aligned)
         return self.chain.smooth(evidence, offsets, self._inputs(aligned)[0])
 
+    def continued(self, end: Moments, *aligned) -> LinearGaussianModel:
+        """This model going on after a state with these moments."""
+        return replace(self, chain=self.chain.continued(end, self._inputs(aligned)[0]))
+
     # -- learning
 
     def e_step(self, X, offsets, *aligned):
@@ -118,6 +122,20 @@ class LinearGaussianModel:
             chain=self.chain.m_step(statistics[0]),
             observation=self.observation.m_step(statistics[1]),
         )
+
+    def moved(self, statistics, target: LinearGaussianModel):
+        """Statistics of this model's E-step in the form of `target`'s."""
+        return (
+            self.chain.moved(statistics[0], target.chain),
+            self.observation.moved(statistics[1], target.observation),
+        )
+
+    def of_any_rows(self, statistics):
+        """This model and its statistics where later rows may be missing in part."""
+        chain, observed = (None, None) if statistics is None else statistics
+        observation, observed = self.observation.of_any_rows(observed)
+        statistics = None if statistics is None else (chain, observed)
+        return replace(self, observation=observation), statistics
 
     def log_prior(self) -> float:
         return 0.0
