@@ -178,7 +178,7 @@ class _Run:
                 f"{self.n_iter + 1}, which EM cannot do: the parameters before it are kept. "
                 "Please report this as a bug of sklseq.",
                 ConvergenceWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
             self.fell = True
             return 0.0
@@ -374,4 +374,4 @@ def _warn_unfinished(run: _Run, name: str, max_iter: int, tol: float, interrupte
         )
     else:
         return
-    warnings.warn(message, ConvergenceWarning, stacklevel=4)
+    warnings.warn(message, ConvergenceWarning, stacklevel=5)  # who called fit

@@ -57,7 +57,8 @@ class Workers(AbstractContextManager):
     def _close(self) -> None:
         if self._parallel is not None:
             parallel, self._parallel = self._parallel, None
-            parallel.__exit__(None, None, None)
+            with suppress(Exception):  # a broken pool may not close in peace
+                parallel.__exit__(None, None, None)
 
     def map(self, function: Callable[[Any, Sequences], Any], models: Iterable) -> list:
         """``function(model, piece)`` of each piece with its model, in the order of the pieces."""
@@ -80,8 +81,7 @@ class Workers(AbstractContextManager):
             except Exception:  # what the function raises is in its result: a worker is lost
                 if attempt == ATTEMPTS:
                     raise
-                with suppress(Exception):  # a broken pool may not close in peace
-                    self._close()
+                self._close()
                 self._open()
         raise AssertionError("unreachable")
 
