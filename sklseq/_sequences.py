@@ -173,10 +173,12 @@ def _array_rules(estimator) -> dict:
 
 
 def _canonical(X):
-    """CSR with summed, sorted entries; a dense array as it is."""
+    """CSR with summed, sorted entries; a dense array as it is.  The caller's is left alone."""
     if sparse.issparse(X):
         X = sparse.csr_array(X)
-        X.sum_duplicates()
+        if not X.has_canonical_format:
+            X = X.copy()
+            X.sum_duplicates()
     return X
 
 

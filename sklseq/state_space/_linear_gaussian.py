@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import fsum
 
 import numpy as np
 
@@ -24,6 +25,8 @@ from sklseq.state_space._observation import (
     ObservationStatistics,
     Patterns,
 )
+
+LONG = 1 << 18  # steps of one sequence whose evidence is held at a time for its score
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,28 @@ class LinearGaussianModel:
 
     def sequence_scores(self, X, offsets, *aligned):
         """(log p(x_1..x_n), (n_sequences,))."""
+        if len(offsets) == 2 and len(X) > LONG and not self.chain.time_varying:
+            return (self._score_in_blocks(X, *aligned),)
         evidence, _ = self.evidence(X, *aligned)
         inputs = self._inputs(aligned)[0]
         return (self.chain.log_likelihoods(evidence, offsets, inputs, steps=False)[1],)
+
+    def _score_in_blocks(self, X, *aligned) -> np.ndarray:
+        """Of one long sequence, block by block, each going on where the last one ended: the
+        evidence of all steps would be as large as X."""
+        model, parts = self, []
+        for start in range(0, len(X), LONG):
+            rows = slice(start, start + LONG)
+            block = X[rows]
+            ends = np.array([0, len(block)], dtype=np.intp)
+            moments, scores = model.final(block, ends, *(values[rows] for values in aligned))
+            parts.append(scores[0])
+            if not np.isfinite(scores[0]):
+                break
+            if rows.stop < len(X):
+                following = [values[rows.stop :] for values in aligned]
+                model = self.continued(moments, *following)
+        return np.array([fsum(parts)])
 
     def filter(self, X, offsets, *aligned):
         """Filtered means, covariances; log-likelihoods of the sequences."""
