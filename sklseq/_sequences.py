@@ -441,6 +441,11 @@ def run_calls(function: Callable[..., Any], calls: list[tuple], n_jobs: int | No
     if remote_backend() is not None:
         work = joblib.delayed(_on_one_thread)
         return joblib.Parallel(n_jobs=n_jobs)(work(function, *call) for call in calls)
+    return run_threads(function, calls, n_jobs)
+
+
+def run_threads(function: Callable[..., Any], calls: list[tuple], n_jobs: int | None) -> list:
+    """``function(*call)`` of each call, in order, by threads of this process."""
     n_threads = min(joblib.effective_n_jobs(n_jobs), len(calls))
     if n_threads <= 1:
         return [function(*call) for call in calls]

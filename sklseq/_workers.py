@@ -18,7 +18,7 @@ from sklseq._sequences import (
     iterate_pieces,
     limit_threads,
     remote_backend,
-    run_calls,
+    run_threads,
 )
 
 ATTEMPTS = 3  # at one E-step, each after a worker was lost
@@ -36,12 +36,12 @@ class Workers(AbstractContextManager):
     def __init__(self, sequences: Sequences, n_jobs: int | None = None):
         self.sequences, self.n_jobs = sequences, n_jobs
         self.pieces = list(iterate_pieces(sequences))
+        self._remote = False
         self._parallel = None
         self._sent: list = []
 
     def __enter__(self) -> Workers:
-        if len(self.pieces) > 1 and remote_backend() is not None:
-            self._open()
+        self._remote = len(self.pieces) > 1 and remote_backend() is not None
         return self
 
     def __exit__(self, *error) -> None:
@@ -49,6 +49,9 @@ class Workers(AbstractContextManager):
         self._sent = []
 
     def _open(self) -> None:
+        """Send the pieces; where there is but one core joblib works here, and so do we."""
+        if joblib.effective_n_jobs(self.n_jobs) == 1:
+            return
         # one task a piece: statistics come back piece by piece, to be added in a fixed order
         parallel = joblib.Parallel(n_jobs=self.n_jobs, batch_size=1, pre_dispatch="all")
         self._parallel = parallel.__enter__()
@@ -63,27 +66,36 @@ class Workers(AbstractContextManager):
     def map(self, function: Callable[[Any, Sequences], Any], models: Iterable) -> list:
         """``function(model, piece)`` of each piece with its model, in the order of the pieces."""
         models = list(models)
-        if self._parallel is None:
-            return run_calls(function, list(zip(models, self.pieces)), self.n_jobs)
-        results = self._map_remotely(function, models)
-        for result in results:
-            if result.error is not None:
-                raise result.error
-        return [result.value for result in results]
-
-    def _map_remotely(self, function, models) -> list[_Result]:
-        work = joblib.delayed(_at_worker)
-        for attempt in range(1, ATTEMPTS + 1):
+        failures = 0
+        while self._remote:
+            if self._parallel is None:
+                self._open()
+            if self._parallel is None:
+                break
             try:
-                return self._parallel(
-                    work(function, model, sent) for model, sent in zip(models, self._sent)
-                )
-            except Exception:  # what the function raises is in its result: a worker is lost
-                if attempt == ATTEMPTS:
+                return self._map_remotely(function, models)
+            except _ModelError as error:
+                raise error.__cause__ from None
+            except Exception:  # a worker is lost
+                failures += 1
+                if failures == ATTEMPTS:
                     raise
                 self._close()
-                self._open()
-        raise AssertionError("unreachable")
+        return run_threads(function, list(zip(models, self.pieces)), self.n_jobs)
+
+    def _map_remotely(self, function, models) -> list:
+        work = joblib.delayed(_at_worker)
+        results = self._parallel(
+            work(function, model, sent) for model, sent in zip(models, self._sent)
+        )
+        for result in results:
+            if result.error is not None:
+                raise _ModelError from result.error
+        return [result.value for result in results]
+
+
+class _ModelError(Exception):
+    """Of the function itself, not of the engine."""
 
 
 class _Result(NamedTuple):
@@ -92,7 +104,9 @@ class _Result(NamedTuple):
 
 
 def _at_worker(function, model, sent) -> _Result:
-    piece = sent if isinstance(sent, Sequences) else sent.result()
+    piece = sent.result() if isinstance(sent, _RayPiece) else sent
+    if not isinstance(piece, Sequences):  # a future of dask: joblib runs this at home, see _open
+        raise RuntimeError("The cluster has but one core left.")
     try:
         with limit_threads():
             return _Result(function(model, piece), None)
@@ -117,8 +131,9 @@ def _send_by_dask(client, pieces, before) -> list:
     """Futures, which dask replaces by their data where a task runs: it goes to where they are."""
     before = before or [None] * len(pieces)
     lost = [i for i, future in enumerate(before) if future is None or future.status != "finished"]
-    for i, future in zip(lost, client.scatter([pieces[i] for i in lost], hash=False)):
-        before[i] = future
+    if lost:  # scatter refuses to send nothing
+        for i, future in zip(lost, client.scatter([pieces[i] for i in lost], hash=False)):
+            before[i] = future
     return before
 
 

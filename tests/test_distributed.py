@@ -27,7 +27,8 @@ N_PIECES = 6
 def dask_client():
     distributed = pytest.importorskip("distributed", reason="needs dask[distributed]")
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        # two threads each: with one core left joblib would work here, see the test of that
+        n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None
     ) as cluster, distributed.Client(cluster) as client:
         yield client
 
@@ -179,6 +180,20 @@ def test_a_worker_killed_during_an_e_step_is_replaced(backend, rng):
     assert pids[0] not in again
     expected = [2.0 * piece.X.sum() for piece in workers.pieces]
     assert sums == expected
+
+
+def test_with_one_core_left_the_work_is_done_here(dask_client, rng, monkeypatch):
+    """Joblib would; the data need not go anywhere then."""
+    X = np.concatenate(lively(rng))
+    sequences = Sequences(X, np.arange(0, len(X) + 1, 500))
+    with joblib.parallel_config("dask"), Workers(sequences) as workers:
+        there = workers.map(work("slow_sum"), [2.0] * N_PIECES)
+        monkeypatch.setattr(type(dask_client), "ncores", lambda self: {"the last one": 1})
+        assert set(workers.map(work("process_id"), [None] * N_PIECES)) == {os.getpid()}
+        assert workers.map(work("slow_sum"), [2.0] * N_PIECES) == there
+        monkeypatch.undo()
+        monkeypatch.setattr(door, "SHARD_STEPS", 500)
+        assert os.getpid() not in workers.map(work("process_id"), [None] * N_PIECES)
 
 
 def test_an_error_of_the_model_is_raised_as_it_is(backend, rng):
