@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 
 import joblib
@@ -32,6 +33,7 @@ from sklseq import (
     SoftmaxStateSpace,
 )
 from sklseq._em import _e_step
+from sklseq._sequences import limit_threads
 from sklseq._workers import Workers
 from sklseq.topics import TopicMixture
 
@@ -122,42 +124,50 @@ def bench_engine(repeats: int) -> None:
     except ImportError:
         print("dask.distributed is not installed: nothing measured")
         return
+    print(f"dask.distributed: two workers of one thread against this process; {load()}")
     rng = np.random.default_rng(0)
-    print(f"dask.distributed, workers of one thread each on this machine; {load()}")
-    for label, sizes in (("strong", (2000, 2000)), ("weak", (1000, 2000))):
-        times = {}
-        for n_workers, n_sequences in zip((1, 2), sizes):
-            X = [rng.normal(size=(500, 5)) for _ in range(n_sequences)]
-            sequences = sklseq._sequences.check_sequences(GaussianHMM(), X, reset=True)
-            model = GaussianHMM(10, n_init=1, random_state=0, max_iter=0).fit(X[:50])._model()
-            # one worker would be run in this process: joblib takes one core for no engine
-            cluster = LocalCluster(
-                n_workers=n_workers, threads_per_worker=1, dashboard_address=None
-            )
-            with cluster, Client(cluster), joblib.parallel_config("dask"):
-                times[n_workers] = time_e_steps(model, sequences, repeats, n_workers)
-        print(
-            f"  {label} scaling: {sizes[0] * 500:,} steps on 1 worker {times[1]:.3f} s an E-step, "
-            f"{sizes[1] * 500:,} on 2 {times[2]:.3f} s: "
-            f"x{times[1] / times[2] * sizes[1] / sizes[0]:.2f}"
-        )
+    cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    with cluster, Client(cluster):
+        for name, estimator, width in (
+            ("GaussianHMM, 10 states", GaussianHMM(10, n_init=1, random_state=0, max_iter=0), 5),
+            ("KalmanSmoother, d 4", KalmanSmoother(4, max_iter=0), 6),
+        ):
+            X = [rng.normal(size=(500, width)) for _ in range(2000)]
+            estimator.fit(X[:50])
+            model = estimator._stream.model
+            whole, half = (estimator._check_X(part) for part in (X, X[:1000]))
+            engine_case(name, model, whole, half, repeats)
 
 
-def time_e_steps(model, sequences, repeats, n_workers) -> float:
+def engine_case(name, model, whole, half, repeats) -> None:
+    """Strong scaling: all data here and there; weak: half of them here."""
     start = time.perf_counter()
-    with Workers(sequences) as workers:
+    with Workers(half) as one, Workers(whole) as here, ExitStack() as stack, limit_threads():
+        with joblib.parallel_config("dask"):
+            there = stack.enter_context(Workers(whole))
+            parts = [model] * len(there.pieces)
+            first = there.map(_e_step, parts)
         sent = time.perf_counter() - start
-        parts = [model] * len(workers.pieces)
-        first = workers.map(_e_step, parts)
-        times = alternate({"E": lambda: workers.map(_e_step, parts)}, repeats)
-        print(
-            f"    {n_workers} worker(s): {len(workers.pieces)} pieces, "
-            f"{sequences.X.nbytes / 1e6:.0f} MB sent once in {sent:.2f} s; each E-step "
-            f"{len(pickle.dumps(model)) * len(parts) / 1e3:.0f} kB out and "
-            f"{len(pickle.dumps(first)) / 1e3:.0f} kB back",
-            flush=True,
+        few = parts[: len(one.pieces)]
+        assert [part[1] for part in here.map(_e_step, parts)] == [part[1] for part in first]
+        times = alternate(
+            {
+                "half": lambda: one.map(_e_step, few),
+                "here": lambda: here.map(_e_step, parts),
+                "there": lambda: there.map(_e_step, parts),
+            },
+            repeats,
         )
-    return times["E"]
+    print(
+        f"  {name}: {len(parts)} pieces, {whole.X.nbytes / 1e6:.0f} MB sent once (with the first "
+        f"E-step {sent:.2f} s); each E-step {len(pickle.dumps(model)) * len(parts) / 1e3:.0f} kB "
+        f"out, {len(pickle.dumps(first)) / 1e3:.0f} kB back\n"
+        f"    strong: {whole.n_steps:,} steps here {times['here']:.3f} s, there "
+        f"{times['there']:.3f} s: x{times['here'] / times['there']:.2f}\n"
+        f"    weak: {half.n_steps:,} steps here {times['half']:.3f} s, twice as many there "
+        f"{times['there']:.3f} s: efficiency {times['half'] / times['there']:.2f}",
+        flush=True,
+    )
 
 
 # --- Memory ---------------------------------------------------------------------------------------

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, suppress
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import joblib
+import numpy as np
 
 from sklseq._sequences import (
     Sequences,
@@ -22,6 +24,7 @@ from sklseq._sequences import (
 )
 
 ATTEMPTS = 3  # at one E-step, each after a worker was lost
+TASKS_PER_CORE = 4  # an engine takes some milliseconds over each, but workers may differ in speed
 
 
 class Workers(AbstractContextManager):
@@ -38,6 +41,7 @@ class Workers(AbstractContextManager):
         self.pieces = list(iterate_pieces(sequences))
         self._remote = False
         self._parallel = None
+        self._groups: list[list[Sequences]] = []
         self._sent: list = []
 
     def __enter__(self) -> Workers:
@@ -49,13 +53,19 @@ class Workers(AbstractContextManager):
         self._sent = []
 
     def _open(self) -> None:
-        """Send the pieces; where there is but one core joblib works here, and so do we."""
-        if joblib.effective_n_jobs(self.n_jobs) == 1:
+        """Send the pieces; where there is but one core joblib works here, and so do we.
+
+        Several go together as a task, whose results come back piece by piece all the same: how they
+        are added up must not depend on the number of workers.
+        """
+        n_cores = joblib.effective_n_jobs(self.n_jobs)
+        if n_cores == 1:
             return
-        # one task a piece: statistics come back piece by piece, to be added in a fixed order
+        if not self._groups:
+            self._groups = _split(self.pieces, TASKS_PER_CORE * n_cores)
         parallel = joblib.Parallel(n_jobs=self.n_jobs, batch_size=1, pre_dispatch="all")
         self._parallel = parallel.__enter__()
-        self._sent = _send(remote_backend(), self.pieces, self._sent)
+        self._sent = _send(remote_backend(), self._groups, self._sent)
 
     def _close(self) -> None:
         if self._parallel is not None:
@@ -86,12 +96,19 @@ class Workers(AbstractContextManager):
     def _map_remotely(self, function, models) -> list:
         work = joblib.delayed(_at_worker)
         results = self._parallel(
-            work(function, model, sent) for model, sent in zip(models, self._sent)
+            work(function, group, sent)
+            for group, sent in zip(_split(models, len(self._groups)), self._sent)
         )
         for result in results:
             if result.error is not None:
                 raise _ModelError from result.error
-        return [result.value for result in results]
+        return [value for result in results for value in result.values]
+
+
+def _split(items: list, n_groups: int) -> list[list]:
+    """At most so many runs of successive items, of about one length."""
+    ends = np.linspace(0, len(items), min(n_groups, len(items)) + 1).astype(int)
+    return [items[start:end] for start, end in pairwise(ends)]
 
 
 class _ModelError(Exception):
@@ -99,56 +116,56 @@ class _ModelError(Exception):
 
 
 class _Result(NamedTuple):
-    value: Any
+    values: list
     error: Exception | None
 
 
-def _at_worker(function, model, sent) -> _Result:
-    piece = sent.result() if isinstance(sent, _RayPiece) else sent
-    if not isinstance(piece, Sequences):  # a future of dask: joblib runs this at home, see _open
+def _at_worker(function, models: list, sent) -> _Result:
+    pieces = sent.result() if isinstance(sent, _InRay) else sent
+    if not isinstance(pieces, list):  # a future of dask: joblib runs this at home, see _open
         raise RuntimeError("The cluster has but one core left.")
     try:
         with limit_threads():
-            return _Result(function(model, piece), None)
+            return _Result([function(*one) for one in zip(models, pieces)], None)
     except Exception as error:
-        return _Result(None, error)
+        return _Result([], error)
 
 
 # ---------------------------------------------------------------------------------------------
 # How data stay at workers, engine by engine
 
 
-def _send(backend, pieces: list[Sequences], before: list) -> list:
-    """What a worker gets its piece from: sent already and still there, or sent now."""
+def _send(backend, groups: list[list[Sequences]], before: list) -> list:
+    """What workers get each group of pieces from: sent already and still there, or sent now."""
     if hasattr(backend, "client"):  # joblib's for dask
-        return _send_by_dask(backend.client, pieces, before)
+        return _send_by_dask(backend.client, groups, before)
     if type(backend).__module__.split(".")[0] == "ray":
-        return before or [_RayPiece.of(piece) for piece in pieces]
-    return pieces  # processes of this machine: joblib maps large arrays into memory, once
+        return before or [_InRay.of(group) for group in groups]
+    return groups  # processes of this machine: joblib maps large arrays into memory, once
 
 
-def _send_by_dask(client, pieces, before) -> list:
+def _send_by_dask(client, groups, before) -> list:
     """Futures, which dask replaces by their data where a task runs: it goes to where they are."""
-    before = before or [None] * len(pieces)
+    before = before or [None] * len(groups)
     lost = [i for i, future in enumerate(before) if future is None or future.status != "finished"]
     if lost:  # scatter refuses to send nothing
-        for i, future in zip(lost, client.scatter([pieces[i] for i in lost], hash=False)):
+        for i, future in zip(lost, client.scatter([groups[i] for i in lost], hash=False)):
             before[i] = future
     return before
 
 
-class _RayPiece(NamedTuple):
-    """A piece in Ray's object store, which outlives the workers and which those of a node share."""
+class _InRay(NamedTuple):
+    """Pieces in Ray's object store, which outlives the workers and which those of a node share."""
 
     reference: Any
 
     @classmethod
-    def of(cls, piece: Sequences) -> _RayPiece:
+    def of(cls, pieces: list[Sequences]) -> _InRay:
         import ray
 
-        return cls(ray.put(piece))
+        return cls(ray.put(pieces))
 
-    def result(self) -> Sequences:
+    def result(self) -> list[Sequences]:
         import ray
 
         return ray.get(self.reference)

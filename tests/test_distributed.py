@@ -16,6 +16,7 @@ from sklearn.model_selection import GridSearchCV
 
 import sklseq._em as em
 import sklseq._sequences as door
+import sklseq._workers as staff
 from sklseq import GaussianHMM, KalmanSmoother, SoftmaxStateSpace
 from sklseq._sequences import Sequences
 from sklseq._workers import Workers
@@ -55,8 +56,9 @@ def backend(request):
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    """So that little data makes several pieces; workers get pieces and do not cut."""
+    """So that little data makes several pieces, and several pieces a task."""
     monkeypatch.setattr(door, "SHARD_STEPS", 500)
+    monkeypatch.setattr(staff, "TASKS_PER_CORE", 1)
 
 
 def lively(rng, n_features=2):
@@ -167,11 +169,12 @@ def test_scores_have_the_same_bits(dask_client, case):
         assert model.score(X) == here
 
 
-def test_a_worker_killed_during_an_e_step_is_replaced(backend, rng):
+def test_a_worker_killed_during_an_e_step_is_replaced(dask_client, rng):
     """The piece that it held is sent again, the E-step made again."""
     X = np.concatenate(lively(rng))
     sequences = Sequences(X, np.arange(0, len(X) + 1, 500))
-    with backend(), Workers(sequences) as workers:
+    dask_client.wait_for_workers(2)
+    with joblib.parallel_config("dask"), Workers(sequences) as workers:
         pids = workers.map(work("process_id"), [None] * N_PIECES)
         assert len(set(pids)) == 2 and os.getpid() not in pids
         threading.Thread(target=_kill_soon, args=(pids[0],)).start()
@@ -192,15 +195,15 @@ def test_with_one_core_left_the_work_is_done_here(dask_client, rng, monkeypatch)
         assert set(workers.map(work("process_id"), [None] * N_PIECES)) == {os.getpid()}
         assert workers.map(work("slow_sum"), [2.0] * N_PIECES) == there
         monkeypatch.undo()
-        monkeypatch.setattr(door, "SHARD_STEPS", 500)
         assert os.getpid() not in workers.map(work("process_id"), [None] * N_PIECES)
 
 
-def test_an_error_of_the_model_is_raised_as_it_is(backend, rng):
+def test_an_error_of_the_model_is_raised_as_it_is(dask_client, rng):
     X = np.concatenate(lively(rng))
     sequences = Sequences(X, np.arange(0, len(X) + 1, 500))
-    with backend(), Workers(sequences) as workers, pytest.raises(ZeroDivisionError):
-        workers.map(work("divide"), [1, 0, 1, 1, 1, 1])
+    with joblib.parallel_config("dask"), Workers(sequences) as workers:
+        with pytest.raises(ZeroDivisionError):
+            workers.map(work("divide"), [1, 0, 1, 1, 1, 1])
 
 
 def test_grid_search_over_dask_on_a_list_of_sequences(dask_client, rng):
