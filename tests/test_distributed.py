@@ -201,9 +201,9 @@ def test_with_one_core_left_the_work_is_done_here(dask_client, rng, monkeypatch)
 def test_an_error_of_the_model_is_raised_as_it_is(dask_client, rng):
     X = np.concatenate(lively(rng))
     sequences = Sequences(X, np.arange(0, len(X) + 1, 500))
-    with joblib.parallel_config("dask"), Workers(sequences) as workers:
-        with pytest.raises(ZeroDivisionError):
-            workers.map(work("divide"), [1, 0, 1, 1, 1, 1])
+    refused = pytest.raises(ZeroDivisionError)
+    with joblib.parallel_config("dask"), Workers(sequences) as workers, refused:
+        workers.map(work("divide"), [1, 0, 1, 1, 1, 1])
 
 
 def test_grid_search_over_dask_on_a_list_of_sequences(dask_client, rng):
