@@ -10,14 +10,14 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from sklseq._sequences import Sequences, limit_threads, map_shards
+from sklseq._sequences import Sequences, iterate_shards, limit_threads
+from sklseq._workers import Workers
 
 SHORT_RUN = 10  # iterations given to each of several starting values; the best is finished
 ROUNDING = 1e-10  # relative fall of the objective that is rounding, not a fault
@@ -33,6 +33,9 @@ class Model(Protocol):
     def log_prior(self) -> float: ...
 
     def why_impossible(self, sequences: Sequences) -> str: ...
+
+    def part(self, rows: slice) -> Model:
+        """What an E-step of these rows of the training data needs of the model."""
 
 
 class ImpossibleStart(ValueError):
@@ -69,72 +72,113 @@ def add_statistics(left, right):
     return type(left)(*parts) if hasattr(left, "_fields") else tuple(parts)
 
 
+def map_statistics(function, tree):
+    """The tree with `function` applied to every leaf."""
+    if not isinstance(tree, tuple):
+        return function(tree)
+    parts = [map_statistics(function, part) for part in tree]
+    return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
+
+
 def expect(model: Model, sequences: Sequences, n_jobs: int | None = None):
     """E-step over all shards: (statistics, log-likelihood), added in a fixed order."""
-    statistics, log_likelihood = _add_up(model, sequences, n_jobs)
+    with Workers(sequences, n_jobs) as workers:
+        return _expect(model, workers)
+
+
+def _expect(model: Model, workers: Workers):
+    statistics, log_likelihood = _add_up(model, workers)
     if not np.isfinite(log_likelihood):
-        raise ImpossibleStart(f"Cannot fit: {model.why_impossible(sequences)}")
+        raise ImpossibleStart(f"Cannot fit: {model.why_impossible(workers.sequences)}")
     return statistics, log_likelihood
 
 
-def _add_up(model: Model, sequences: Sequences, n_jobs: int | None = None):
-    parts = map_shards(model.e_step, sequences, n_jobs)
+def _add_up(model: Model, workers: Workers):
+    parts = workers.map(_e_step, _parts(model, workers.pieces))
     return reduce(add_statistics, (part[0] for part in parts)), sum(part[1] for part in parts)
 
 
-@dataclass
+def _e_step(model: Model, piece: Sequences):
+    """E-step of a piece, shard by shard."""
+    if piece.n_sequences == 1:
+        return model.e_step(piece.X, piece.offsets, *piece.aligned)
+    shards = list(iterate_shards(piece))
+    parts = [
+        part.e_step(shard.X, shard.offsets, *shard.aligned)
+        for part, shard in zip(_parts(model, shards), shards)
+    ]
+    return reduce(add_statistics, (part[0] for part in parts)), sum(part[1] for part in parts)
+
+
+def _parts(model: Model, pieces: list[Sequences]) -> list[Model]:
+    """The model for each of successive pieces."""
+    ends = np.cumsum([piece.n_steps for piece in pieces])
+    return [model.part(slice(end - piece.n_steps, end)) for end, piece in zip(ends, pieces)]
+
+
+class _Reached(NamedTuple):
+    """How far a run has come; replaced as a whole, so that Ctrl-C finds it complete."""
+
+    model: Any
+    statistics: Any
+    objectives: tuple[float, ...]
+    log_likelihoods: tuple[float, ...]
+
+
 class _Run:
     """One starting value on its way to a fixed point."""
 
-    model: Any
-    sequences: Sequences
-    n_jobs: int | None
-    progress: _Progress
-    acceleration: str | None = None
-    statistics: Any = None
-    objectives: list[float] = field(default_factory=list)
-    log_likelihoods: list[float] = field(default_factory=list)
-    converged: bool = False
-    fell: bool = False
-
-    def __post_init__(self):
-        self._record(self.model, *expect(self.model, self.sequences, self.n_jobs))
+    def __init__(self, start, workers: Workers, progress: _Progress, acceleration: str | None):
+        self.workers, self.progress, self.acceleration = workers, progress, acceleration
+        self.converged = self.fell = False
+        self.reached = _Reached(start, None, (), ())
+        self._record(start, *_expect(start, workers))
 
     @property
     def n_iter(self) -> int:
-        return len(self.objectives) - 1
+        return len(self.reached.objectives) - 1
+
+    @property
+    def objective(self) -> float:
+        return self.reached.objectives[-1]
+
+    def _objective_of(self, model, log_likelihood) -> float:
+        return (log_likelihood + model.log_prior()) / self.workers.sequences.n_steps
 
     def _record(self, model, statistics, log_likelihood) -> None:
-        n_steps = self.sequences.n_steps
-        self.model, self.statistics = model, statistics
-        self.log_likelihoods.append(log_likelihood / n_steps)
-        self.objectives.append((log_likelihood + model.log_prior()) / n_steps)
+        before = self.reached
+        self.reached = _Reached(
+            model,
+            statistics,
+            (*before.objectives, self._objective_of(model, log_likelihood)),
+            (*before.log_likelihoods, log_likelihood / self.workers.sequences.n_steps),
+        )
 
     def advance(self, max_iter: int, tol: float) -> None:
         """Iterate until `max_iter` in all, convergence, or a fall of the objective."""
         while not (self.converged or self.fell) and self.n_iter < max_iter:
-            start = self.model
-            gain = self._step(self.model.m_step(self.statistics))
+            start = self.reached.model
+            gain = self._step(start.m_step(self.reached.statistics))
             if self.acceleration and not self.fell and self.n_iter < max_iter:
-                self.progress.report(self)
+                self.progress.report(self, max_iter, tol)
                 gain = max(gain, self._leap(start))
             if self.fell:
                 return
             self.converged = gain < tol
-            self.progress.report(self)
+            self.progress.report(self, max_iter, tol)
 
     def _step(self, model) -> float:
         """Go on to what an M-step gave; returns the gain per step."""
-        statistics, log_likelihood = expect(model, self.sequences, self.n_jobs)
-        before = self.objectives[-1]
-        now = (log_likelihood + model.log_prior()) / self.sequences.n_steps
+        statistics, log_likelihood = _expect(model, self.workers)
+        before = self.objective
+        now = self._objective_of(model, log_likelihood)
         if not now >= before - ROUNDING * max(1.0, abs(before)):
             warnings.warn(
                 f"The objective fell from {before} to {now} nats per step in iteration "
                 f"{self.n_iter + 1}, which EM cannot do: the parameters before it are kept. "
                 "Please report this as a bug of sklseq.",
                 ConvergenceWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
             self.fell = True
             return 0.0
@@ -147,12 +191,12 @@ class _Run:
         Varadhan and Roland (2008), scheme S3.  A leap that does not raise the objective is left
         for the second EM step, so the objective never falls.
         """
-        following = self.model.m_step(self.statistics)
-        model = _extrapolate(start, self.model, following)
+        following = self.reached.model.m_step(self.reached.statistics)
+        model = _extrapolate(start, self.reached.model, following)
         if model is not None:
-            statistics, log_likelihood = _add_up(model, self.sequences, self.n_jobs)
-            before = self.objectives[-1]
-            now = (log_likelihood + model.log_prior()) / self.sequences.n_steps
+            statistics, log_likelihood = _add_up(model, self.workers)
+            before = self.objective
+            now = self._objective_of(model, log_likelihood)
             if np.isfinite(now) and now >= before:
                 self._record(model, statistics, log_likelihood)
                 return now - before
@@ -174,29 +218,51 @@ def _extrapolate(start, second, third):
 
 
 class _Progress:
-    """Prints a line per iteration, or nothing."""
+    """Prints a line every so many iterations, or nothing."""
 
-    def __init__(self, name: str, verbose: int, max_iter: int):
-        self.name, self.verbose, self.max_iter = name, verbose, max_iter
+    def __init__(self, name: str, verbose: int):
+        self.name, self.verbose = name, verbose
         self.start = self.last = time.monotonic()
+        self.n_iter = self.last_n_iter = 0
         self.run = ""
+        self.later = 0  # iterations of the starting values still to come
 
-    def report(self, run: _Run) -> None:
+    def report(self, run: _Run, max_iter: int, tol: float) -> None:
         if not self.verbose:
             return
-        now = time.monotonic()
-        took, self.last = now - self.last, now
+        self.n_iter += 1
         if run.n_iter % self.verbose and not run.converged:
             return
-        gain = run.objectives[-1] - run.objectives[-2]
-        end = ", converged" if run.converged else f" (at most {self.max_iter})"
+        now = time.monotonic()
+        took = max(now - self.last, 1e-9) / (self.n_iter - self.last_n_iter)
+        self.last, self.last_n_iter = now, self.n_iter
+        elapsed = now - self.start
+        left = _iterations_left(run, max_iter, tol) + self.later
+        rest = f", about {left * elapsed / self.n_iter:.3g} s to go" if left else ""
+        gain = run.objective - run.reached.objectives[-2]
         print(
-            f"[{self.name}]{self.run} iteration {run.n_iter}{end}: objective "
-            f"{run.objectives[-1]:.8g} nats per step, gain {gain:.2e}, {took:.3g} s, "
-            f"{run.sequences.n_steps / max(took, 1e-9):.3g} steps/s, "
-            f"total {now - self.start:.3g} s",
+            f"[{self.name}]{self.run} iteration {run.n_iter}"
+            f"{', converged' if run.converged else f' (at most {max_iter})'}: objective "
+            f"{run.objective:.8g} nats per step, gain {gain:.2e}, {took:.3g} s, "
+            f"{run.workers.sequences.n_steps / took:.3g} steps/s, "
+            f"elapsed {elapsed:.3g} s{rest}",
             flush=True,
         )
+
+
+def _iterations_left(run: _Run, max_iter: int, tol: float) -> int:
+    """A guess: gains go on shrinking as they did over the last iterations, until one is below tol.
+
+    EM converges linearly (Dempster, Laird and Rubin 1977, theorem 4).
+    """
+    if run.converged:
+        return 0
+    left = max_iter - run.n_iter
+    gains = np.diff(run.reached.objectives[-5:])
+    if len(gains) > 1 and tol > 0 and 0 < gains[-1] < gains[0]:
+        log_rate = np.log(gains[-1] / gains[0]) / (len(gains) - 1)
+        left = min(left, max(1, int(np.ceil(np.log(tol / gains[-1]) / log_rate))))
+    return left
 
 
 def run_em(
@@ -209,6 +275,7 @@ def run_em(
     verbose: int = 0,
     name: str = "EM",
     acceleration: str | None = None,
+    finish: bool = True,
 ) -> EMResult:
     """Fit by EM from one or several starting values and keep the best.
 
@@ -228,6 +295,8 @@ def run_em(
     acceleration : {"squarem", None}
         "squarem" extrapolates over pairs of EM steps; it needs models with ``to_vector() ->
         ndarray`` and ``from_vector(vector) -> model or None``.  Each E-step is an iteration.
+    finish : bool
+        False ends with the short runs, without a warning.
 
     Returns
     -------
@@ -246,36 +315,48 @@ def run_em(
         told apart by their texts.
     """
     starts = list(starts)
-    progress = _Progress(name, verbose, max_iter)
-    best: _Run | None = None
+    progress = _Progress(name, verbose)
+    runs: list[_Run] = []
     impossible: ImpossibleStart | None = None
     interrupted = False
-    with limit_threads(sequences.n_steps):
+    short = min(SHORT_RUN, max_iter) if len(starts) > 1 or not finish else max_iter
+    with limit_threads(sequences.n_steps), Workers(sequences, n_jobs) as workers:
         try:
             for i, start in enumerate(starts):
                 if len(starts) > 1:
                     progress.run = f" start {i + 1} of {len(starts)},"
+                    progress.later = short * (len(starts) - i - 1)
                 try:
-                    run = _Run(start, sequences, n_jobs, progress, acceleration)
+                    runs.append(_Run(start, workers, progress, acceleration))
                 except ImpossibleStart as error:  # another start may do
                     impossible = error
                     continue
-                best = run if best is None else best
-                run.advance(min(SHORT_RUN, max_iter) if len(starts) > 1 else max_iter, tol)
-                best = max(best, run, key=lambda one: one.objectives[-1])
-            if best is None:
+                runs[-1].advance(short, tol)
+            if not runs:
                 raise impossible
             progress.run = ""
-            best.advance(max_iter, tol)
+            if finish:
+                _best(runs).advance(max_iter, tol)
         except KeyboardInterrupt:
-            if best is None:
+            if not runs:
                 raise
             interrupted = True
-    _warn_unfinished(best, name, max_iter, tol, interrupted)
+    best = _best(runs)
+    if finish or interrupted:
+        _warn_unfinished(best, name, max_iter, tol, interrupted)
     return EMResult(
-        best.model, best.statistics, best.objectives, best.log_likelihoods, best.n_iter,
-        best.converged,
-    )  # fmt: skip
+        best.reached.model,
+        best.reached.statistics,
+        list(best.reached.objectives),
+        list(best.reached.log_likelihoods),
+        best.n_iter,
+        best.converged and not interrupted,
+    )
+
+
+def _best(runs: list[_Run]) -> _Run:
+    """Of largest objective; the first of equals."""
+    return max(runs, key=lambda run: run.objective)
 
 
 def _warn_unfinished(run: _Run, name: str, max_iter: int, tol: float, interrupted: bool) -> None:
@@ -285,7 +366,7 @@ def _warn_unfinished(run: _Run, name: str, max_iter: int, tol: float, interrupte
             "far are kept; fit with warm_start=True goes on from there."
         )
     elif not run.converged and run.n_iter >= max_iter > 0:
-        gain = np.diff(run.objectives[-2:])[0]
+        gain = np.diff(run.reached.objectives[-2:])[0]
         message = (
             f"{name} did not converge in max_iter={max_iter} iterations: the last one gained "
             f"{gain:.2e} nats per step, tol is {tol:g}. Raise max_iter or tol, or start from other "
@@ -293,4 +374,4 @@ def _warn_unfinished(run: _Run, name: str, max_iter: int, tol: float, interrupte
         )
     else:
         return
-    warnings.warn(message, ConvergenceWarning, stacklevel=4)
+    warnings.warn(message, ConvergenceWarning, stacklevel=5)  # who called fit

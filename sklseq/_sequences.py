@@ -7,10 +7,10 @@ data and indptr.  The wording of every error about input is in this file.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from sklearn.utils.validation import validate_data
 from threadpoolctl import ThreadpoolController
 
 SHARD_STEPS = 16_384  # fixed: results may not depend on the number of workers
+MOST_PIECES = 1024  # that one E-step is sent out in
 BLAS_LIMIT_STEPS = 4_096  # below this BLAS stays on one thread by itself
 
 
@@ -172,10 +173,12 @@ def _array_rules(estimator) -> dict:
 
 
 def _canonical(X):
-    """CSR with summed, sorted entries; a dense array as it is."""
+    """CSR with summed, sorted entries; a dense array as it is.  The caller's is left alone."""
     if sparse.issparse(X):
         X = sparse.csr_array(X)
-        X.sum_duplicates()
+        if not X.has_canonical_format:
+            X = X.copy()
+            X.sum_duplicates()
     return X
 
 
@@ -382,10 +385,13 @@ def refuse_frame_output(estimator) -> None:
 # Shards: fixed pieces of whole sequences, for cores and machines
 
 
-def iterate_shards(sequences: Sequences) -> Iterator[Sequences]:
-    """Cut into pieces of whole sequences, of about SHARD_STEPS steps; depends on the data only."""
+def iterate_shards(sequences: Sequences, n_steps: int | None = None) -> Iterator[Sequences]:
+    """Cut into pieces of whole sequences, of about `n_steps` steps, by default SHARD_STEPS.
+
+    Where the cuts are depends on the data only.
+    """
     X, offsets, _, aligned = sequences
-    window = offsets[:-1] // SHARD_STEPS
+    window = offsets[:-1] // (SHARD_STEPS if n_steps is None else n_steps)
     firsts = np.concatenate([[0], np.flatnonzero(np.diff(window)) + 1, [len(window)]])
     for first, last in pairwise(firsts):
         rows = slice(offsets[first], offsets[last])
@@ -395,6 +401,18 @@ def iterate_shards(sequences: Sequences) -> Iterator[Sequences]:
             "list",
             tuple(array[rows] for array in aligned),
         )
+
+
+def iterate_pieces(sequences: Sequences) -> Iterator[Sequences]:
+    """At most about MOST_PIECES pieces of one or several shards each: what a worker gets at once.
+
+    A task costs an engine about a millisecond, so that more data makes larger tasks, not more.
+    """
+    if sequences.n_steps <= SHARD_STEPS or sequences.n_sequences == 1:
+        yield sequences
+        return
+    shards = -(-sequences.n_steps // (SHARD_STEPS * MOST_PIECES))
+    yield from iterate_shards(sequences, shards * SHARD_STEPS)
 
 
 def map_shards(
@@ -412,17 +430,37 @@ def map_shards(
     return run_calls(function, calls, n_jobs)
 
 
+def remote_backend():
+    """The joblib backend that the user has chosen for work elsewhere, or None: threads of ours."""
+    backend, _ = get_active_backend(prefer="threads")
+    return None if isinstance(backend, ThreadingBackend | SequentialBackend) else backend
+
+
 def run_calls(function: Callable[..., Any], calls: list[tuple], n_jobs: int | None) -> list:
     """``function(*call)`` of each call, in order, where `map_shards` says."""
-    backend, _ = get_active_backend(prefer="threads")
-    if not isinstance(backend, ThreadingBackend | SequentialBackend):
-        return joblib.Parallel(n_jobs=n_jobs)(joblib.delayed(function)(*call) for call in calls)
+    if remote_backend() is not None:
+        work = joblib.delayed(_on_one_thread)
+        return joblib.Parallel(n_jobs=n_jobs)(work(function, *call) for call in calls)
+    return run_threads(function, calls, n_jobs)
+
+
+def run_threads(function: Callable[..., Any], calls: list[tuple], n_jobs: int | None) -> list:
+    """``function(*call)`` of each call, in order, by threads of this process."""
     n_threads = min(joblib.effective_n_jobs(n_jobs), len(calls))
     if n_threads <= 1:
         return [function(*call) for call in calls]
     with ThreadPoolExecutor(n_threads) as pool:
         futures = [pool.submit(function, *call) for call in calls]
-        return [future.result() for future in futures]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:  # Ctrl-C, or a call that failed: the others need not begin
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _on_one_thread(function, *call):
+    with limit_threads():
+        return function(*call)
 
 
 def map_rows(function, sequences: Sequences, n_jobs: int | None = None) -> list[np.ndarray]:
@@ -433,9 +471,32 @@ def map_rows(function, sequences: Sequences, n_jobs: int | None = None) -> list[
     return [np.concatenate(column) for column in zip(*parts)]
 
 
-@lru_cache(maxsize=1)
-def _thread_pools() -> ThreadpoolController:
-    return ThreadpoolController()
+class _OneThread(AbstractContextManager):
+    """One BLAS and OpenMP thread while anyone is inside: the first sets it, the last takes it back.
+
+    Several at a time, as threads of one process are, would else end at each other's limit.
+    """
+
+    def __init__(self):
+        self.lock, self.inside = threading.Lock(), 0
+        self.pools = self.limiter = None
+
+    def __enter__(self):
+        with self.lock:
+            if not self.inside:
+                self.pools = self.pools or ThreadpoolController()
+                self.limiter = self.pools.limit(limits=1)
+                self.limiter.__enter__()
+            self.inside += 1
+
+    def __exit__(self, *error):
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                self.limiter.__exit__(None, None, None)
+
+
+_one_thread = _OneThread()
 
 
 def limit_threads(n_steps: int | None = None) -> AbstractContextManager:
@@ -447,4 +508,4 @@ def limit_threads(n_steps: int | None = None) -> AbstractContextManager:
     """
     if n_steps is not None and n_steps < BLAS_LIMIT_STEPS:
         return nullcontext()
-    return _thread_pools().limit(limits=1)
+    return _one_thread

@@ -20,6 +20,13 @@ def check_em_parameters(estimator) -> None:
     check_count(estimator, "verbose", 0)
     if not (estimator.n_jobs is None or isinstance(estimator.n_jobs, Integral)):
         raise TypeError(f"n_jobs must be None or an integer, got {estimator.n_jobs!r}.")
+    if hasattr(estimator, "learning_decay"):
+        check_real(estimator, "learning_decay", 0.5, boundaries="neither")
+        if estimator.learning_decay > 1.0:
+            raise ValueError(
+                "learning_decay must be above 0.5 and at most 1, got "
+                f"{estimator.learning_decay!r}."
+            )
     if hasattr(estimator, "reg_covar"):
         check_real(estimator, "reg_covar", 0.0)
 

@@ -12,7 +12,8 @@ DOC = Path(__file__).parents[1] / "doc"
 PAGES = sorted(DOC.glob("*.rst"))
 WITH_EXAMPLES = [page for page in PAGES if ">>>" in page.read_text(encoding="utf-8")]
 MODULES = ["sklseq", "sklseq.datasets", "sklseq.inspection", "sklseq.topics", "sklseq.utils"]
-PEERS = {  # page -> what it converts from, which is not installed everywhere
+PEERS = {  # page -> what it converts from or runs on, which is not installed everywhere
+    "cluster": ["distributed", "ray"],
     "from_hmmlearn": ["hmmlearn"],
     "from_pykalman": ["pykalman"],
     "from_statsmodels": ["statsmodels"],
@@ -33,7 +34,7 @@ def plain_arrays(monkeypatch):
 @pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: page.stem)
 def test_examples_in_pages_run(page):
     for module in PEERS.get(page.stem, []):
-        pytest.importorskip(module, reason=f"{page.name} converts from {module}")
+        pytest.importorskip(module, reason=f"{page.name} needs {module}")
     text = page.read_text(encoding="utf-8")
     for name in re.findall(r">>> from sklseq import (.*)", text):
         import sklseq

@@ -573,6 +573,9 @@ class Scripted:
             raise value
         return (np.array(self.place),), value * len(X)
 
+    def part(self, rows):
+        return self
+
     def m_step(self, statistics):
         return Scripted(self.script, int(statistics[0]) + 1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections import namedtuple
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
 
@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklseq._base import BaseSequenceModel, unchanged_on_error
 from sklseq._em import EMResult, expect, run_em
+from sklseq._online import Stream, record_chunk
 from sklseq._sequences import (
     Sequences,
     align_rows,
@@ -61,6 +62,7 @@ class BaseHMM(BaseSequenceModel):
 
     __metadata_request__predict_proba = {"groups": True}
     __metadata_request__fit = {"groups": True, "states": True}
+    __metadata_request__partial_fit = {"groups": True, "states": True}
 
     # ---- what a family says
 
@@ -161,25 +163,104 @@ class BaseHMM(BaseSequenceModel):
         self._check_parameters()
         warm = self.warm_start and hasattr(self, "startprob_")  # goes on: the same columns, codes
         with unchanged_on_error(self):
-            sequences = self._check_X(X, groups, lengths, y=y, reset=not warm)
-            if states is not None:
-                sequences = sequences._replace(aligned=(self._check_states(states, sequences),))
-            starts, counted = self._starts(sequences), False
-            if _nothing_hidden(sequences, starts[0]):
-                with limit_threads(sequences.n_steps):
-                    starts = [starts[0].m_step(expect(starts[0], sequences, self.n_jobs)[0])]
-                counted = True
-            result = run_em(
-                starts,
-                sequences,
-                max_iter=0 if counted else self.max_iter,
-                tol=self.tol,
-                n_jobs=self.n_jobs,
-                verbose=self.verbose,
-                name=type(self).__name__,
-            )
-            self._set_result(result._replace(converged=counted or result.converged), sequences)
+            sequences = self._check_training(X, y, groups, lengths, states, reset=not warm)
+            self._set_result(self._run_em(sequences), sequences)
         return self
+
+    def partial_fit(self, X, y=None, *, groups=None, lengths=None, states=None):
+        """Learn from one more chunk of data, by stepwise EM.
+
+        The first chunk is fitted as ``fit`` does, by ten iterations of each of `n_init` starting
+        values.  Every later one is a step: its expected statistics are mixed with those before,
+        with weight t^-learning_decay for chunk t, and the parameters follow.  A chunk weighs by its
+        number of steps.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_steps, n_features), or a collection of such
+            Whole sequences; with ``continues=True`` a flat X goes on from the end of the last one.
+        y : ignored
+            For the scikit-learn interface; its length is checked.
+        groups, lengths, states : array-like, default=None
+            As in ``fit``.
+
+        Returns
+        -------
+        self
+            After a chunk that raises an error: as before it.
+
+        Raises
+        ------
+        ValueError
+            For what ``fit`` refuses, and for constructor parameters that ask for other shapes than
+            the first chunk did.
+
+        Notes
+        -----
+        What is taken from the data (the scale of the floor `reg_covar`, priors that are not given)
+        is that of the first chunk, which should be a fair sample.  Priors count against all steps
+        seen, those of repeated passes too.  ``log_likelihoods_`` goes on with the mean
+        log-likelihood of each chunk *before* it was learned from: a score of new data.
+
+        ``fit`` counts as a first chunk, so that a stream can go on from it.
+
+        References
+        ----------
+        O. Cappé and E. Moulines (2009), "On-line expectation-maximization algorithm for latent data
+        models", JRSS B 71(3).  P. Liang and D. Klein (2009), "Online EM for unsupervised models",
+        NAACL.
+        """
+        self._check_parameters()
+        fitted = hasattr(self, "startprob_")
+        with unchanged_on_error(self):
+            sequences = self._check_training(X, y, groups, lengths, states, reset=not fitted)
+            if fitted:
+                self._learn_chunk(sequences)
+            else:
+                self._set_result(self._run_em(sequences, finish=False), sequences)
+        return self
+
+    def _learn_chunk(self, sequences: Sequences) -> None:
+        model = self._warm_model()
+        stream = getattr(self, "_stream", None) or Stream(self._learner(sequences)(model))
+        model = stream.model
+        alone = sequences.form == "flat" and sequences.n_sequences == 1
+        goes_on = self.continues and alone and stream.end is not None
+        if goes_on:
+            model = replace(model, startprob=stream.end @ model.transmat)
+        with limit_threads(sequences.n_steps):
+            statistics, log_likelihood = expect(model, sequences, self.n_jobs)
+        if goes_on:  # this was no start
+            statistics = statistics._replace(starts=np.zeros_like(statistics.starts))
+        self.final_stateprob_ = statistics.ends if sequences.n_sequences == 1 else None
+        stream = stream.learn(statistics, sequences.n_steps, self.learning_decay)
+        stream = stream._replace(end=self.final_stateprob_)
+        self._set_fitted(stream.model)
+        record_chunk(self, stream, log_likelihood, sequences.n_steps)
+
+    def _check_training(self, X, y, groups, lengths, states, *, reset: bool) -> Sequences:
+        sequences = self._check_X(X, groups, lengths, y=y, reset=reset)
+        if states is None:
+            return sequences
+        return sequences._replace(aligned=(self._check_states(states, sequences),))
+
+    def _run_em(self, sequences: Sequences, *, finish: bool = True) -> EMResult:
+        starts, counted = self._starts(sequences), False
+        if _nothing_hidden(sequences, starts[0]):
+            with limit_threads(sequences.n_steps):
+                starts = [starts[0].m_step(expect(starts[0], sequences, self.n_jobs)[0])]
+            counted = True
+        result = run_em(
+            starts,
+            sequences,
+            max_iter=0 if counted else self.max_iter,
+            tol=self.tol,
+            n_jobs=self.n_jobs,
+            verbose=self.verbose,
+            name=type(self).__name__,
+            finish=finish,
+        )
+        return result._replace(converged=counted or (finish and result.converged))
 
     def _check_states(self, states, sequences: Sequences) -> np.ndarray:
         values = align_rows(sequences, states, "states", dtype=np.float64)
@@ -202,6 +283,7 @@ class BaseHMM(BaseSequenceModel):
         self.final_stateprob_ = None
         if sequences.n_sequences == 1:
             self.final_stateprob_ = result.statistics.ends  # smoothed is filtered at the end
+        self._stream = Stream.after(result, sequences.n_steps, self.final_stateprob_)
         starved = starved_states(result.statistics)
         if len(starved):
             warnings.warn(
@@ -255,9 +337,7 @@ class BaseHMM(BaseSequenceModel):
 
         One where nothing is left to chance.
         """
-        held = check_fixed(self, self._shapes())
-        learning = self._learning(sequences, held)
-        pseudo_counts = self._pseudo_counts()
+        learner = self._learner(sequences)
         if self.warm_start and hasattr(self, "startprob_"):
             starts = [self._warm_model()]
         else:
@@ -270,13 +350,19 @@ class BaseHMM(BaseSequenceModel):
                     starts.append(self._start(sequences, seed, kmeans=i == 0))
                     if _nothing_hidden(sequences, starts[0]):
                         break  # counting does not depend on where it starts
-        return [
-            replace(
-                start, held=held, pseudo_counts=pseudo_counts,
-                emission=replace(start.emission, **learning),
-            )
-            for start in starts
-        ]
+        return [learner(start) for start in starts]
+
+    def _learner(self, sequences: Sequences) -> Callable[[HMM], HMM]:
+        """What gives a model all that only its M-step needs."""
+        held = check_fixed(self, self._shapes())
+        learning = self._learning(sequences, held)
+        pseudo_counts = self._pseudo_counts()
+
+        def learner(model: HMM) -> HMM:
+            emission = replace(model.emission, **learning)
+            return replace(model, held=held, pseudo_counts=pseudo_counts, emission=emission)
+
+        return learner
 
     def _all_given(self) -> bool:
         """Whether nothing of the starting values is left to chance."""
@@ -290,8 +376,8 @@ class BaseHMM(BaseSequenceModel):
             fitted = np.shape(getattr(self, f"{name}_")) if shape is not None else None
             if fitted != shape:
                 raise ValueError(
-                    f"warm_start goes on from {name}_ of shape {fitted}, but the parameters now "
-                    f"ask for {shape}."
+                    f"warm_start and partial_fit go on from {name}_ of shape {fitted}, but the "
+                    f"parameters now ask for {shape}."
                 )
         return self._model()
 
@@ -912,6 +998,13 @@ class BaseHMM(BaseSequenceModel):
         self._set_fitted(model.reordered(order))
         if getattr(self, "final_stateprob_", None) is not None:
             self.final_stateprob_ = self.final_stateprob_[order]
+        stream = getattr(self, "_stream", None)
+        if stream is not None:
+            self._stream = stream._replace(
+                model=stream.model.reordered(order),
+                statistics=stream.model.reordered_statistics(stream.statistics, order),
+                end=self.final_stateprob_,
+            )
         return self
 
     # ---- shared by the methods

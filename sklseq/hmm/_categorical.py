@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,6 +15,7 @@ from sklseq.hmm._chain import Emission, LogTails, Parameter, estimate_rows, n_fr
 from sklseq.hmm._lookup import add_by_code, add_looked_up
 
 MISSING = -1  # the code of a missing entry
+BLOCK_ROWS = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,10 @@ class CategoricalHMM(BaseHMM):
         The largest number of EM iterations.
     tol : float, default=1e-6
         Stop when the objective gains less than this per step, in nats.
+    learning_decay : float, default=0.7
+        Of ``partial_fit``: chunk t is mixed in with weight t to the power of minus this, above 0.5
+        and at most 1.  1 remembers all chunks alike; less forgets the first ones, which were seen
+        with poor parameters.
     n_init : int, default=5
         Number of starting values, all random; each gets ten
         iterations, the best is finished.  One where every ``*_init`` is given.
@@ -283,6 +288,7 @@ class CategoricalHMM(BaseHMM):
         continues=False,
         max_iter=200,
         tol=1e-6,
+        learning_decay=0.7,
         n_init=5,
         n_jobs=None,
         random_state=None,
@@ -304,6 +310,7 @@ class CategoricalHMM(BaseHMM):
         self.continues = continues
         self.max_iter = max_iter
         self.tol = tol
+        self.learning_decay = learning_decay
         self.n_init = n_init
         self.n_jobs = n_jobs
         self.random_state = random_state
@@ -352,16 +359,8 @@ class CategoricalHMM(BaseHMM):
 
     def _encode(self, sequences: Sequences, reset: bool) -> Sequences:
         X = sequences.X
-        missing = np.isnan(X)
-        codes = np.where(missing, MISSING, X)
-        whole = codes == np.floor(codes)
-        if not whole.all():
-            row, column = np.argwhere(~whole)[0]
-            raise ValueError(
-                f"{type(self).__name__} needs integer codes: X has {X[row, column]} at row {row}, "
-                f"column {column}. sklearn.preprocessing.OrdinalEncoder makes codes of categories."
-            )
-        largest = codes.max(axis=0).astype(np.int64)
+        self._check_whole(X)
+        largest = np.nan_to_num(np.fmax.reduce(X, axis=0), nan=MISSING).astype(np.int64)
         if reset:
             self.n_categories_ = self._count_categories(largest)
         for column, (code, n_categories) in enumerate(zip(largest, self.n_categories_)):
@@ -374,7 +373,23 @@ class CategoricalHMM(BaseHMM):
                     f"{n_categories - 1}. Give n_categories= in the constructor where later data "
                     "may hold more."
                 )
-        return sequences._replace(X=codes.astype(np.int32))
+        small = max(self.n_categories_) <= np.iinfo(np.int16).max
+        codes = np.empty(X.shape, np.int16 if small else np.int32)
+        for rows in _blocks(len(X)):
+            codes[rows] = np.nan_to_num(X[rows], nan=MISSING)
+        return sequences._replace(X=codes)
+
+    def _check_whole(self, X) -> None:
+        for rows in _blocks(len(X)):
+            whole = (X[rows] == np.floor(X[rows])) | np.isnan(X[rows])
+            if whole.all():
+                continue
+            row, column = np.argwhere(~whole)[0]
+            row += rows.start
+            raise ValueError(
+                f"{type(self).__name__} needs integer codes: X has {X[row, column]} at row {row}, "
+                f"column {column}. sklearn.preprocessing.OrdinalEncoder makes codes of categories."
+            )
 
     def _count_categories(self, largest: np.ndarray) -> np.ndarray:
         if self.n_categories is None and self.emissionprob_init is None:
@@ -437,6 +452,11 @@ class CategoricalHMM(BaseHMM):
     def _set_emission(self, emission):
         tables = emission.tables
         self.emissionprob_ = tables[0] if len(tables) == 1 else list(tables)
+
+
+def _blocks(n_rows: int) -> Iterator[slice]:
+    """Rows whose temporaries stay small, however large X is."""
+    return (slice(start, start + BLOCK_ROWS) for start in range(0, n_rows, BLOCK_ROWS))
 
 
 def _check_tables(value, name: str, n_states: int, n_categories) -> tuple[np.ndarray, ...]:

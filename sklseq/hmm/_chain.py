@@ -19,6 +19,7 @@ import numpy as np
 from scipy.special import xlogy
 
 from sklseq._covariance import STARVED
+from sklseq._em import map_statistics
 from sklseq._scratch import scratch
 from sklseq._sequences import Sequences
 from sklseq.hmm import _forward_backward as kernels
@@ -78,6 +79,14 @@ class Emission(ABC):
     def log_prior(self) -> float:
         """Log prior density of the parameters, up to a constant."""
         return 0.0
+
+    def moved(self, statistics, target: Emission) -> tuple:
+        """Statistics as `target` would have taken them; plain sums do not depend on that."""
+        return statistics
+
+    def reordered_statistics(self, statistics, order) -> tuple:
+        """Those of `reordered`; every leaf has the states on its first axis."""
+        return map_statistics(lambda leaf: leaf[order], statistics)
 
     def has_hidden(self, X) -> bool:
         """Whether, with the states known, something is still hidden that EM must iterate for."""
@@ -192,6 +201,9 @@ class HMM:
             )
         return statistics, float(log_likelihoods.sum())
 
+    def part(self, rows: slice) -> HMM:
+        return self
+
     def m_step(self, statistics: ChainStatistics) -> HMM:
         """Rabiner 1989, eqs. 40a and 40b, with held entries; the family does the rest.
 
@@ -213,6 +225,11 @@ class HMM:
                 statistics.starts[None], self.startprob[None], self.held.get("startprob")
             )[0]
         return replace(self, startprob=startprob, transmat=transmat, emission=emission)
+
+    def moved(self, statistics: ChainStatistics, target: HMM) -> ChainStatistics:
+        """Statistics of this model's E-step in the form of `target`'s."""
+        emission = self.emission.moved(statistics.emission, target.emission)
+        return statistics._replace(emission=emission)
 
     def _with_prior(self, name: str, counts) -> np.ndarray:
         """Counts and those of the prior, which has none where a probability is 0 by structure."""
@@ -396,6 +413,16 @@ class HMM:
             startprob=self.startprob[order],
             transmat=np.ascontiguousarray(self.transmat[np.ix_(order, order)]),
             emission=self.emission.reordered(order),
+        )
+
+    def reordered_statistics(self, statistics: ChainStatistics, order) -> ChainStatistics:
+        """Those of `reordered`."""
+        starts, transitions, ends, emission = statistics
+        return ChainStatistics(
+            starts[order],
+            transitions[np.ix_(order, order)],
+            ends[order],
+            self.emission.reordered_statistics(emission, order),
         )
 
 

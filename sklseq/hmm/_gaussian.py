@@ -56,6 +56,14 @@ class GaussianEmission(Emission):
     def log_prior(self):
         return self.type.log_prior(self.prior, self.means, self.covars)
 
+    def moved(self, statistics, target):
+        return self.type.shifted(statistics, target.means - self.means)
+
+    def reordered_statistics(self, statistics, order):
+        weights, first, second = statistics
+        second = second if self.covariance_type == "tied" else second[order]
+        return GaussianMoments(weights[order], first[order], second)
+
     def has_hidden(self, X):
         """A row missing in part has expectations that move with the covariance."""
         missing = np.isnan(X)
@@ -229,6 +237,10 @@ class GaussianHMM(BaseHMM):
         The largest number of EM iterations.
     tol : float, default=1e-6
         Stop when the objective gains less than this per step, in nats.
+    learning_decay : float, default=0.7
+        Of ``partial_fit``: chunk t is mixed in with weight t to the power of minus this, above 0.5
+        and at most 1.  1 remembers all chunks alike; less forgets the first ones, which were seen
+        with poor parameters.
     n_init : int, default=5
         Number of starting values: k-means first (equal parts of each sequence, where the zeros of
         `transmat_init` make a left-right model), then random rows.  Each gets ten iterations, the
@@ -336,6 +348,7 @@ class GaussianHMM(BaseHMM):
         continues=False,
         max_iter=200,
         tol=1e-6,
+        learning_decay=0.7,
         n_init=5,
         n_jobs=None,
         random_state=None,
@@ -362,6 +375,7 @@ class GaussianHMM(BaseHMM):
         self.continues = continues
         self.max_iter = max_iter
         self.tol = tol
+        self.learning_decay = learning_decay
         self.n_init = n_init
         self.n_jobs = n_jobs
         self.random_state = random_state

@@ -3,9 +3,13 @@
 codes (N, D): column d holds 0..V-1, or -1 (missing), which is taken as V.
 """
 
+ctypedef fused code_t:
+    short
+    int
+
 
 def add_looked_up(
-    const int[:, :] codes,
+    const code_t[:, :] codes,
     Py_ssize_t column,
     const double[:, ::1] table,
     double[:, ::1] out,              # INOUT
@@ -26,7 +30,7 @@ def add_looked_up(
 
 
 def add_by_code(
-    const int[:, :] codes,
+    const code_t[:, :] codes,
     Py_ssize_t column,
     const double[:, ::1] posteriors,
     double[:, ::1] counts,           # INOUT

@@ -169,6 +169,10 @@ class PoissonHMM(BaseHMM):
         The largest number of EM iterations.
     tol : float, default=1e-6
         Stop when the objective gains less than this per step, in nats.
+    learning_decay : float, default=0.7
+        Of ``partial_fit``: chunk t is mixed in with weight t to the power of minus this, above 0.5
+        and at most 1.  1 remembers all chunks alike; less forgets the first ones, which were seen
+        with poor parameters.
     n_init : int, default=5
         Number of starting values: k-means first (equal parts of each sequence, where the zeros of
         `transmat_init` make a left-right model), then random rows.  Each gets ten iterations, the
@@ -249,6 +253,7 @@ class PoissonHMM(BaseHMM):
         continues=False,
         max_iter=200,
         tol=1e-6,
+        learning_decay=0.7,
         n_init=5,
         n_jobs=None,
         random_state=None,
@@ -270,6 +275,7 @@ class PoissonHMM(BaseHMM):
         self.continues = continues
         self.max_iter = max_iter
         self.tol = tol
+        self.learning_decay = learning_decay
         self.n_init = n_init
         self.n_jobs = n_jobs
         self.random_state = random_state

@@ -170,17 +170,31 @@ def train(
     """Minimise for at most n_epochs passes; the parameters to keep and the history.
 
     Ends when the epochs of the schedule are done, when the validation score (early_stopping) or,
-    at a constant rate, the loss has not improved by tol for n_iter_no_change epochs, or when the
-    loss is no longer finite: then with the weights of the last good epoch, and a warning.
+    at a constant rate, the loss has not improved by tol for n_iter_no_change epochs, when the
+    loss is no longer finite: then with the weights of the last good epoch, and a warning; or by
+    Ctrl-C, with those of the best epoch (early_stopping) or the last update, and a warning.
     """
     settings, history = optimiser.settings, History()
     per_epoch = objective.n_minibatches()
     best = np.inf
     kept = optimiser.result.copy()
     stale = 0
+    start = began = time.perf_counter()
     for epoch in range(n_epochs):
-        began = time.perf_counter()
-        loss = run_epoch(optimiser, objective, random, epoch * per_epoch, n_epochs * per_epoch)
+        try:
+            loss = run_epoch(optimiser, objective, random, epoch * per_epoch, n_epochs * per_epoch)
+        except KeyboardInterrupt:
+            if not optimiser.n_updates:
+                raise
+            warnings.warn(
+                f"{name}: the training was interrupted in epoch {epoch + 1}; the best weights so "
+                "far are kept, and fit with warm_start=True goes on from there.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+            keeps = settings.early_stopping or not np.isfinite(optimiser.result).all()
+            history.n_updates = optimiser.n_updates
+            return kept if keeps and epoch else optimiser.result.copy(), history
         if not (np.isfinite(loss) and np.isfinite(optimiser.parameters).all()):
             warnings.warn(
                 f"{name}: the loss is not finite in epoch {epoch + 1}; training stops with the "
@@ -197,7 +211,9 @@ def train(
             history.validation_scores.append(score)
             criterion = -score
         if settings.verbose:
-            report(name, epoch, n_epochs, history, n_symbols / (time.perf_counter() - began))
+            now = time.perf_counter()
+            report(name, epoch, n_epochs, history, n_symbols / (now - began), now - start)
+            began = now
         stale = 0 if criterion < best - settings.tol else stale + 1
         if not settings.early_stopping or criterion < best:
             kept = optimiser.result.copy()
@@ -219,8 +235,15 @@ def train(
     return kept, history
 
 
-def report(name: str, epoch: int, n_epochs: int, history: History, speed: float) -> None:
+def report(
+    name: str, epoch: int, n_epochs: int, history: History, speed: float, elapsed: float
+) -> None:
+    """A line: loss, rate, elapsed time, and an estimate of the rest."""
     line = f"[{name}] epoch {epoch + 1}/{n_epochs}, loss {history.loss_curve[-1]:.4f}"
     if history.validation_scores:
         line += f", validation {history.validation_scores[-1]:.4f}"
-    print(f"{line}, {speed:,.0f} characters/s")
+    rest = elapsed / (epoch + 1) * (n_epochs - epoch - 1)
+    print(
+        f"{line}, {speed:,.0f} characters/s, elapsed {elapsed:.3g} s, about {rest:.3g} s to go",
+        flush=True,
+    )

@@ -146,12 +146,8 @@ class BaseStateSpace(BaseSequenceModel):
             )
         if sequences.form != "flat" or sequences.n_sequences > 1:
             return chain
-        mean, covariance = chain.predict(
-            self.final_state_mean_,
-            self.final_state_covariance_,
-            None if inputs is None else inputs[0],
-        )
-        return replace(chain, initial_mean=mean, initial_covariance=covariance)
+        end = Moments(self.final_state_mean_[None], self.final_state_covariance_[None])
+        return chain.continued(end, inputs)
 
     def _set_final(self, moments: Moments | None) -> None:
         """The state at the end of training, or None after several sequences."""

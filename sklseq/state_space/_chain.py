@@ -35,6 +35,7 @@ from sklseq.state_space._estimate import (
     estimate_coefficients,
     estimate_covariance,
     free_covariances,
+    moved_sums,
 )
 
 STATIONARY_RADIUS = 1 - 1e-6  # above it a chain has no stationary covariance worth the name
@@ -105,6 +106,12 @@ class ChainStatistics(NamedTuple):
     gram: np.ndarray  # (d + q, d + q) sum of E[z z']
     cross: np.ndarray  # (d, d + q) sum of E[w z']
     second: np.ndarray  # (d, d) sum of E[w w']
+
+    def without_start(self) -> ChainStatistics:
+        """Of a sequence that went on from another."""
+        return self._replace(
+            n_sequences=0.0, first=0.0 * self.first, first_second=0.0 * self.first_second
+        )
 
 
 class Expectations(NamedTuple):
@@ -327,6 +334,27 @@ class LinearGaussianChain:
             chain, initial_mean=self.initial_mean + start_shift, initial_covariance=covariance
         )
 
+    def moved(self, statistics: ChainStatistics, target: LinearGaussianChain) -> ChainStatistics:
+        """Sums of deviations from this chain as those from `target`."""
+        n, first, first_second, n_transitions, gram, cross, second = statistics
+        shift = target.initial_mean - self.initial_mean
+        crossed = first[:, None] * shift
+        first_second = first_second - crossed - crossed.T + n * shift[:, None] * shift
+        step = target.transition_matrix - self.transition_matrix
+        if self.input_matrix is not None:
+            step = np.hstack([step, target.input_matrix - self.input_matrix])
+        cross, second = moved_sums(cross, gram, second, step)
+        return ChainStatistics(
+            n, first - n * shift, first_second, n_transitions, gram, cross, second
+        )
+
+    def continued(self, end: Moments, inputs=None) -> LinearGaussianChain:
+        """This chain started one step after a state with these moments (of one sequence)."""
+        mean, covariance = self.predict(
+            end.means[0], end.covariances[0], None if inputs is None else inputs[0]
+        )
+        return replace(self, initial_mean=mean, initial_covariance=covariance)
+
     def _estimate_start(self, statistics: ChainStatistics):
         """Movement of mu0, and the new mean of (S_1 - mu0)(S_1 - mu0)'."""
         first = statistics.first / statistics.n_sequences
@@ -346,8 +374,7 @@ class LinearGaussianChain:
         shift = estimate_coefficients(
             statistics.cross, statistics.gram, held, self.transition_covariance
         )
-        crossed = shift @ statistics.cross.T
-        second = statistics.second - crossed - crossed.T + shift @ statistics.gram @ shift.T
+        _, second = moved_sums(statistics.cross, statistics.gram, statistics.second, shift)
         return shift, second
 
     def _moved(self, shift, second, penalty=None) -> LinearGaussianChain:
@@ -398,11 +425,7 @@ class LinearGaussianChain:
     def _expected_log_density(statistics, current, chain) -> float:
         """E[log p(S)] of `chain` under statistics taken at `current`, up to a constant."""
         d = current.n_components
-        shift = chain.transition_matrix - current.transition_matrix
-        if current.input_matrix is not None:
-            shift = np.hstack([shift, chain.input_matrix - current.input_matrix])
-        crossed = shift @ statistics.cross.T
-        second = statistics.second - crossed - crossed.T + shift @ statistics.gram @ shift.T
+        second = current.moved(statistics, chain).second
         start = statistics.first_second / statistics.n_sequences  # both means are zero
         total = 0.0
         for covariance, moment, count in (

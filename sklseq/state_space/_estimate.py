@@ -61,6 +61,18 @@ def estimate_coefficients(cross, gram, held, covariance) -> np.ndarray:
     return shift
 
 
+def moved_sums(cross, gram, second, shift):
+    """Sums (cross, second) of E[r z'] and E[r r'] after r - shift z has taken the place of r.
+
+    With a `gram` for each row of its own, or of uncorrelated rows, `second` has the variances only.
+    """
+    moved = shift @ gram if gram.ndim == 2 else np.einsum("pi,pij->pj", shift, gram)
+    if second.ndim == 1:
+        return cross - moved, second + ((moved - 2 * cross) * shift).sum(axis=1)
+    crossed = shift @ cross.T
+    return cross - moved, second - crossed - crossed.T + moved @ shift.T
+
+
 def estimate_covariance(current, second, covariance_type: str, held, penalty=None) -> np.ndarray:
     """The covariance of largest -log|C| - tr(C^-1 second) - tr(penalty C).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -11,7 +12,8 @@ from sklearn.utils.validation import check_array, check_is_fitted
 
 from sklseq._base import unchanged_on_error
 from sklseq._covariance import Floor, column_scale
-from sklseq._em import run_em
+from sklseq._em import expect, run_em
+from sklseq._online import Stream, record_chunk
 from sklseq._sequences import (
     Sequences,
     align_rows,
@@ -86,6 +88,10 @@ class KalmanSmoother(BaseStateSpace):
         The largest number of iterations (E-steps).
     tol : float, default=1e-6
         Stop when the log-likelihood gains less than this per step, in nats.
+    learning_decay : float, default=0.7
+        Of ``partial_fit``: chunk t is mixed in with weight t to the power of minus this, above 0.5
+        and at most 1.  1 remembers all chunks alike; less forgets the first ones, which were seen
+        with poor parameters.
     n_init : int, default=1
         Number of starting values: data-driven first, then perturbed at random; each gets ten
         iterations, the best is finished.
@@ -179,6 +185,7 @@ class KalmanSmoother(BaseStateSpace):
     """
 
     __metadata_request__fit = {"inputs": True, "states": True}
+    __metadata_request__partial_fit = {"groups": True, "inputs": True, "states": True}
     __metadata_request__score = {"inputs": True}
     __metadata_request__predict = {"inputs": True}
     __metadata_request__transform = {"inputs": True}
@@ -205,6 +212,7 @@ class KalmanSmoother(BaseStateSpace):
         continues=False,
         max_iter=200,
         tol=1e-6,
+        learning_decay=0.7,
         n_init=1,
         n_jobs=None,
         random_state=None,
@@ -230,6 +238,7 @@ class KalmanSmoother(BaseStateSpace):
         self.continues = continues
         self.max_iter = max_iter
         self.tol = tol
+        self.learning_decay = learning_decay
         self.n_init = n_init
         self.n_jobs = n_jobs
         self.random_state = random_state
@@ -314,6 +323,8 @@ class KalmanSmoother(BaseStateSpace):
             )
         estimator._set_final(None)
         estimator._held = {}
+        estimator._coordinates_known = False
+        estimator._stream = None
         return estimator
 
     # ---- checks
@@ -340,8 +351,10 @@ class KalmanSmoother(BaseStateSpace):
     def _check(self, X, groups, lengths, inputs, *, y=None) -> Sequences:
         """X with its inputs, which a model fitted with inputs needs."""
         sequences = self._check_X(X, groups, lengths, y=y)
-        n_inputs = 0 if self.input_matrix_ is None else self.input_matrix_.shape[1]
-        return _with_inputs(sequences, inputs, n_inputs)
+        return _with_inputs(sequences, inputs, self._n_inputs())
+
+    def _n_inputs(self) -> int:
+        return 0 if self.input_matrix_ is None else self.input_matrix_.shape[1]
 
     # ---- value <-> fitted attributes
 
@@ -418,28 +431,134 @@ class KalmanSmoother(BaseStateSpace):
         with unchanged_on_error(self):
             sequences = self._check_X(X, groups, lengths, y=y, reset=True)
             sequences = _with_inputs(sequences, inputs, None)
-            n_inputs = sequences.aligned[0].shape[1] if inputs is not None else 0
-            if states is not None:
-                sequences = _with_states(sequences, states, self.n_components)
-            self._held = check_fixed(self, self._shapes(n_inputs))
-            result = run_em(
-                self._starts(sequences, n_inputs, states is not None),
-                sequences,
-                max_iter=self.max_iter,
-                tol=self.tol,
-                n_jobs=self.n_jobs,
-                verbose=self.verbose,
-                name=type(self).__name__,
-                acceleration=self.acceleration,
-            )
-            self._set_result(result, sequences, states is not None)
+            self._fit(sequences, states)
         return self
+
+    def partial_fit(
+        self, X, y=None, *, inputs=None, states=None, groups=None, lengths=None
+    ):
+        """Learn from one more chunk of data, by stepwise EM.
+
+        The first chunk is fitted as ``fit`` does, by ten iterations of each of `n_init` starting
+        values.  Every later one is a step: its expected statistics are mixed with those before,
+        with weight t^-learning_decay for chunk t, and the parameters follow.  A chunk weighs by its
+        number of steps.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_steps, n_features), or a collection of such
+            Whole sequences; with ``continues=True`` a flat X goes on from the end of the last one.
+        y : ignored
+            For the scikit-learn interface; its length is checked.
+        inputs, states, groups, lengths : array-like, default=None
+            As in ``fit``.
+
+        Returns
+        -------
+        self
+            After a chunk that raises an error: as before it.
+
+        Raises
+        ------
+        ValueError
+            For what ``fit`` refuses, and for constructor parameters that ask for other shapes than
+            the first chunk did.
+
+        Notes
+        -----
+        What is taken from the data (the scale of the floor `reg_covar`, whether :math:`P_0` is
+        learned) is that of the first chunk, which should be a fair sample.  ``log_likelihoods_``
+        goes on with the mean log-likelihood of each chunk *before* it was learned from: a score of
+        new data.
+
+        ``fit`` counts as a first chunk, so that a stream can go on from it.
+
+        References
+        ----------
+        O. Cappé and E. Moulines (2009), "On-line expectation-maximization algorithm for latent data
+        models", JRSS B 71(3).
+        """
+        self._check_parameters()
+        fitted = hasattr(self, "transition_matrix_")
+        with unchanged_on_error(self):
+            sequences = self._check_X(X, groups, lengths, y=y, reset=not fitted)
+            if fitted:
+                sequences = _with_inputs(sequences, inputs, self._n_inputs())
+                self._learn_chunk(sequences, states)
+            else:
+                sequences = _with_inputs(sequences, inputs, None)
+                self._fit(sequences, states, finish=False)
+        return self
+
+    def _fit(self, sequences: Sequences, states, *, finish: bool = True) -> None:
+        n_inputs = sequences.aligned[0].shape[1] if sequences.aligned else 0
+        known_states = states is not None
+        if known_states:
+            sequences = _with_states(sequences, states, self.n_components)
+        self._held = check_fixed(self, self._shapes(n_inputs))
+        result = run_em(
+            self._starts(sequences, n_inputs, known_states),
+            sequences,
+            max_iter=self.max_iter,
+            tol=self.tol,
+            n_jobs=self.n_jobs,
+            verbose=self.verbose,
+            name=type(self).__name__,
+            acceleration=self.acceleration,
+            finish=finish,
+        )
+        result = result._replace(converged=finish and result.converged)
+        self._set_result(result, sequences, known_states)
+
+    def _learn_chunk(self, sequences: Sequences, states) -> None:
+        model = self._warm_model(self._n_inputs())
+        known_states = states is not None
+        self._coordinates_known = self._coordinates_known or known_states
+        rows = sequences
+        if known_states:
+            sequences = _with_states(sequences, states, self.n_components)
+        stream = self._stream
+        if stream is None:
+            stream = Stream(self._learner(sequences, known_states)(model))
+        model, statistics = stream.model.of_any_rows(stream.statistics)
+        stream = stream._replace(model=model, statistics=statistics)
+        alone = rows.form == "flat" and rows.n_sequences == 1
+        goes_on = self.continues and alone and stream.end is not None
+        if goes_on:
+            model = model.continued(stream.end, *rows.aligned)
+        model = replace(model, known_states=known_states)
+        with limit_threads(sequences.n_steps):
+            statistics, log_likelihood = expect(model, sequences, self.n_jobs)
+            if goes_on:
+                statistics = (statistics[0].without_start(), statistics[1])
+            stream = stream.learn(statistics, rows.n_steps, self.learning_decay)
+            end = self._end_of(stream.model, rows) if self.continues else None
+        stream = stream._replace(end=end)
+        self._show(stream.model, rows)
+        record_chunk(self, stream, log_likelihood, rows.n_steps)
+
+    def _end_of(self, model: LinearGaussianModel, sequences: Sequences) -> Moments | None:
+        """The filtered state at the end of the only sequence."""
+        if sequences.n_sequences > 1:
+            return None
+        with limit_threads(sequences.n_steps):
+            return model.final(*sequences[:2], *sequences.aligned)[0]
+
+    def _show(self, model: LinearGaussianModel, sequences: Sequences) -> None:
+        """Set the fitted attributes, in the coordinates that are shown."""
+        if not self._held and not self._coordinates_known:
+            model = model.normalised()
+        self._set_model(model)
+        self._set_final(self._end_of(model, sequences))
 
     def _set_result(self, result, sequences: Sequences, known_states: bool) -> None:
         model = replace(result.model, known_states=False)
-        if not self._held and not known_states:
-            model = model.normalised()
-        self._set_model(model)
+        self._coordinates_known = known_states
+        if known_states:
+            sequences = sequences._replace(aligned=sequences.aligned[:-1])
+        self._show(model, sequences)
+        end = self._end_of(model, sequences) if self.continues else None
+        self._stream = Stream.after(result._replace(model=model), sequences.n_steps, end)
         self._learned_start = not np.any(
             model.chain.held.get("initial_state_covariance", False)
         )
@@ -448,13 +567,24 @@ class KalmanSmoother(BaseStateSpace):
         self.objectives_ = np.array(result.objectives)
         self.log_likelihoods_ = np.array(result.log_likelihoods)
         self.log_likelihood_ = result.log_likelihoods[-1]
-        self._set_final(None)
-        if sequences.n_sequences == 1:
-            aligned = sequences.aligned[:-1] if known_states else sequences.aligned
-            with limit_threads(sequences.n_steps):
-                self._set_final(model.final(*sequences[:2], *aligned)[0])
 
     def _starts(self, sequences, n_inputs, known_states) -> list[LinearGaussianModel]:
+        learner = self._learner(sequences, known_states)
+        if self.warm_start and hasattr(self, "transition_matrix_"):
+            starts = [self._warm_model(n_inputs)]
+        else:
+            random_state = check_random_state(self.random_state)
+            randoms = [None] + [random_state] * (self.n_init - 1)
+            with limit_threads():
+                starts = [
+                    self._start(sequences, n_inputs, known_states, random) for random in randoms
+                ]
+        return [learner(start) for start in starts]
+
+    def _learner(
+        self, sequences, known_states
+    ) -> Callable[[LinearGaussianModel], LinearGaussianModel]:
+        """What gives a model all that only its M-step needs."""
         X, held = sequences.X, self._held
         learning = {
             "floor": Floor(column_scale(X), self.reg_covar),
@@ -469,32 +599,24 @@ class KalmanSmoother(BaseStateSpace):
         if "input_matrix" in held:
             target = chain_held if self.inputs_to == "state" else learning["held"]
             target["input_matrix"] = held["input_matrix"]
-        if self.warm_start and hasattr(self, "transition_matrix_"):
-            starts = [self._warm_model(n_inputs)]
-        else:
-            random_state = check_random_state(self.random_state)
-            randoms = [None] + [random_state] * (self.n_init - 1)
-            with limit_threads():
-                starts = [
-                    self._start(sequences, n_inputs, known_states, random) for random in randoms
-                ]
-        return [
-            LinearGaussianModel(
+
+        def learner(start: LinearGaussianModel) -> LinearGaussianModel:
+            return LinearGaussianModel(
                 self._tied_start(replace(start.chain, held=chain_held), chain_held),
                 replace(start.observation, **learning),
                 known_states,
             )
-            for start in starts
-        ]
+
+        return learner
 
     def _warm_model(self, n_inputs: int) -> LinearGaussianModel:
         model = self._model()
         if model.chain.n_components != self.n_components:
             raise ValueError(
-                f"warm_start goes on from {model.chain.n_components} states, but n_components is "
-                f"{self.n_components}."
+                f"warm_start and partial_fit go on from {model.chain.n_components} states, but "
+                f"n_components is {self.n_components}."
             )
-        if (0 if self.input_matrix_ is None else self.input_matrix_.shape[1]) != n_inputs:
+        if self._n_inputs() != n_inputs:
             raise ValueError("warm_start needs the same number of inputs as the last fit.")
         if self.initial_state == "stationary":
             chain = model.chain.at_stationary_start()
@@ -1015,8 +1137,7 @@ class KalmanSmoother(BaseStateSpace):
         """
         check_is_fitted(self)
         n_samples = check_positive(n_samples, "n_samples")
-        n_inputs = 0 if self.input_matrix_ is None else self.input_matrix_.shape[1]
-        u = _check_inputs(inputs, n_samples, n_inputs)
+        u = _check_inputs(inputs, n_samples, self._n_inputs())
         random_state = check_random_state(
             self.random_state if random_state is None else random_state
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import fsum
 
 import numpy as np
 
@@ -24,6 +25,8 @@ from sklseq.state_space._observation import (
     ObservationStatistics,
     Patterns,
 )
+
+LONG = 1 << 18  # steps of one sequence whose evidence is held at a time for its score
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,28 @@ class LinearGaussianModel:
 
     def sequence_scores(self, X, offsets, *aligned):
         """(log p(x_1..x_n), (n_sequences,))."""
+        if len(offsets) == 2 and len(X) > LONG and not self.chain.time_varying:
+            return (self._score_in_blocks(X, *aligned),)
         evidence, _ = self.evidence(X, *aligned)
         inputs = self._inputs(aligned)[0]
         return (self.chain.log_likelihoods(evidence, offsets, inputs, steps=False)[1],)
+
+    def _score_in_blocks(self, X, *aligned) -> np.ndarray:
+        """Of one long sequence, block by block, each going on where the last one ended: the
+        evidence of all steps would be as large as X."""
+        model, parts = self, []
+        for start in range(0, len(X), LONG):
+            rows = slice(start, start + LONG)
+            block = X[rows]
+            ends = np.array([0, len(block)], dtype=np.intp)
+            moments, scores = model.final(block, ends, *(values[rows] for values in aligned))
+            parts.append(scores[0])
+            if not np.isfinite(scores[0]):
+                break
+            if rows.stop < len(X):
+                following = [values[rows.stop :] for values in aligned]
+                model = self.continued(moments, *following)
+        return np.array([fsum(parts)])
 
     def filter(self, X, offsets, *aligned):
         """Filtered means, covariances; log-likelihoods of the sequences."""
@@ -94,6 +116,10 @@ class LinearGaussianModel:
         evidence, _ = self.evidence(X, *aligned)
         return self.chain.smooth(evidence, offsets, self._inputs(aligned)[0])
 
+    def continued(self, end: Moments, *aligned) -> LinearGaussianModel:
+        """This model going on after a state with these moments."""
+        return replace(self, chain=self.chain.continued(end, self._inputs(aligned)[0]))
+
     # -- learning
 
     def e_step(self, X, offsets, *aligned):
@@ -109,12 +135,29 @@ class LinearGaussianModel:
         )
         return (expected.statistics, observed), float(expected.log_likelihoods.sum())
 
+    def part(self, rows: slice) -> LinearGaussianModel:
+        return self
+
     def m_step(self, statistics: tuple[ChainStatistics, ObservationStatistics]):
         return replace(
             self,
             chain=self.chain.m_step(statistics[0]),
             observation=self.observation.m_step(statistics[1]),
         )
+
+    def moved(self, statistics, target: LinearGaussianModel):
+        """Statistics of this model's E-step in the form of `target`'s."""
+        return (
+            self.chain.moved(statistics[0], target.chain),
+            self.observation.moved(statistics[1], target.observation),
+        )
+
+    def of_any_rows(self, statistics):
+        """This model and its statistics where later rows may be missing in part."""
+        chain, observed = (None, None) if statistics is None else statistics
+        observation, observed = self.observation.of_any_rows(observed)
+        statistics = None if statistics is None else (chain, observed)
+        return replace(self, observation=observation), statistics
 
     def log_prior(self) -> float:
         return 0.0

@@ -24,6 +24,7 @@ from sklseq.state_space._estimate import (
     estimate_coefficients,
     estimate_covariance,
     free_covariances,
+    moved_sums,
 )
 
 LOG_2PI = np.log(2 * np.pi)
@@ -360,12 +361,7 @@ class GaussianObservation:
             held[counts == 0] = True  # a feature never seen says nothing
         noise = self.covariance.diagonal() if self.diagonal else self.covariance
         shift = estimate_coefficients(cross, gram, held, noise)
-        if second.ndim == 2:
-            crossed = shift @ cross.T
-            moment = second - crossed - crossed.T + shift @ gram @ shift.T
-        else:
-            moved = shift @ gram if gram.ndim == 2 else np.einsum("pi,pij->pj", shift, gram)
-            moment = second + ((moved - 2 * cross) * shift).sum(axis=1)
+        _, moment = moved_sums(cross, gram, second, shift)
         return replace(
             self,
             matrix=self.matrix + shift[:, :d],
@@ -374,6 +370,25 @@ class GaussianObservation:
             + shift[:, d + 1 :],
             covariance=self._estimate_covariance(moment, counts),
         )
+
+    def moved(self, statistics: ObservationStatistics, target) -> ObservationStatistics:
+        """Sums of residuals of this observation as those of `target`."""
+        counts, gram, cross, second = statistics
+        parts = [target.matrix - self.matrix, (target.offset - self.offset)[:, None]]
+        if self.input_matrix is not None:
+            parts.append(target.input_matrix - self.input_matrix)
+        return ObservationStatistics(
+            counts, gram, *moved_sums(cross, gram, second, np.hstack(parts))
+        )
+
+    def of_any_rows(self, statistics: ObservationStatistics | None):
+        """This observation and its statistics where later rows may be missing in part."""
+        if self.partly_missing or not self.diagonal:
+            return self, statistics
+        if statistics is not None:
+            own = (len(self.matrix), *statistics.gram.shape)
+            statistics = statistics._replace(gram=np.broadcast_to(statistics.gram, own))
+        return replace(self, partly_missing=True), statistics
 
     def _estimate_covariance(self, moment, counts):
         held = self.held.get("observation_covariance", np.array(False))

@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from sklseq._base import unchanged_on_error
-from sklseq._em import run_em
+from sklseq._em import EMResult, run_em
 from sklseq._sequences import Sequences, limit_threads, refuse_frame_output
 from sklseq._validation import (
     check_choice,
@@ -403,19 +403,20 @@ class SoftmaxStateSpace(BaseStateSpace):
         self._check_parameters()
         with unchanged_on_error(self):
             sequences = self._check_X(X, groups, lengths, y=y, reset=True)
-            rows = np.arange(sequences.n_steps)
-            result = run_em(
-                self._starts(sequences),
-                sequences._replace(aligned=(rows,)),
-                max_iter=self.max_iter,
-                tol=self.tol,
-                n_jobs=self.n_jobs,
-                verbose=self.verbose,
-                name=type(self).__name__,
-                acceleration=self.acceleration,
-            )
-            self._set_result(result, sequences)
+            self._set_result(self._run_em(sequences), sequences)
         return self
+
+    def _run_em(self, sequences: Sequences) -> EMResult:
+        return run_em(
+            self._starts(sequences),
+            sequences,
+            max_iter=self.max_iter,
+            tol=self.tol,
+            n_jobs=self.n_jobs,
+            verbose=self.verbose,
+            name=type(self).__name__,
+            acceleration=self.acceleration,
+        )
 
     def _set_result(self, result, sequences: Sequences) -> None:
         model = result.model.normalised()

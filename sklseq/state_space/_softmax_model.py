@@ -81,8 +81,7 @@ class SoftmaxModel:
     free_gauge : bool
         The state may be transformed: every M-step ends at Gamma = I.
     start : tuple (means (N, d), covariances (N, d, d)), or None
-        Beliefs from which the next E-step sets out, for all rows of the training data; the array
-        aligned with them then tells the rows of a shard.
+        Beliefs from which the next E-step sets out, for all rows that it is given.
     """
 
     chain: LinearGaussianChain
@@ -162,13 +161,16 @@ class SoftmaxModel:
 
     # -- learning
 
-    def e_step(self, X, offsets, rows=None):
+    def part(self, rows: slice) -> SoftmaxModel:
+        """With the beliefs about these rows only, which travel with the model."""
+        if self.start is None:
+            return self
+        return replace(self, start=tuple(values[rows] for values in self.start))
+
+    def e_step(self, X, offsets):
         """Statistics under the KL-optimal Gaussian, and the bound on the log-likelihood."""
-        start = None
-        if self.start is not None and rows is not None:
-            start = tuple(np.ascontiguousarray(values[rows]) for values in self.start)
         counts = self.counts(X)
-        q = self.posterior(X, offsets, counts, start)
+        q = self.posterior(X, offsets, counts, self.start)
         means, covariances, lag_one = q.moments
         everything = covariances.sum(axis=0)
         sums = np.stack([

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 
 import numpy as np
@@ -231,14 +232,16 @@ class TopicMixture(
                     "X holds no words: all counts are 0, but fitting needs at least one."
                 )
             rng = check_random_state(self.random_state)
-            lda = self._learn(X, rng)
-            topic_word = lda.components_ / lda.components_.sum(axis=1, keepdims=True)
-            prior = _check_prior(lda.doc_topic_prior_, self.n_components)
-            self._set_fitted(topic_word, prior, rng)
+            components, prior = self._learn(X, rng)
+            topic_word = components / components.sum(axis=1, keepdims=True)
+            self._set_fitted(topic_word, _check_prior(prior, self.n_components), rng)
         return self
 
-    def _learn(self, X: csr_array, rng) -> LatentDirichletAllocation:
-        """Passes over all documents until the lower bound stands; records how that went."""
+    def _learn(self, X: csr_array, rng) -> tuple[np.ndarray, np.ndarray]:
+        """Passes over all documents until the lower bound stands; records how that went.
+
+        Returns the topics as LatentDirichletAllocation has them, and its prior.
+        """
         lda = LatentDirichletAllocation(
             self.n_components,
             doc_topic_prior=self.doc_topic_prior,
@@ -251,16 +254,28 @@ class TopicMixture(
             random_state=rng,
         )
         bounds, converged, n_iter, n_words = [], False, 0, X.sum()
-        while n_iter < self.max_iter and not converged:
-            n_passes = min(EVALUATE_EVERY, self.max_iter - n_iter)
-            for _ in range(n_passes):
-                lda.partial_fit(X)
-            n_iter += n_passes
-            bounds.append(lda.score(X) / n_words)
-            if self.verbose:
-                print(f"TopicMixture: pass {n_iter}, lower bound {bounds[-1]:.6f} per word")
-            converged = len(bounds) > 1 and bounds[-1] - bounds[-2] < self.tol * n_passes
-        if not converged:
+        components, interrupted, start = None, False, time.monotonic()
+        try:
+            while n_iter < self.max_iter and not converged:
+                n_passes = min(EVALUATE_EVERY, self.max_iter - n_iter)
+                for _ in range(n_passes):
+                    lda.partial_fit(X)
+                    components = lda.components_.copy()  # Ctrl-C may come in the next pass
+                    n_iter += 1
+                bounds.append(lda.score(X) / n_words)
+                self._report(n_iter, bounds[-1], n_words, time.monotonic() - start)
+                converged = len(bounds) > 1 and bounds[-1] - bounds[-2] < self.tol * n_passes
+        except KeyboardInterrupt:
+            if components is None:
+                raise
+            interrupted = True
+            warnings.warn(
+                f"Fitting TopicMixture was interrupted after {n_iter} passes: the topics of the "
+                "last one are kept.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        if not converged and not interrupted:
             warnings.warn(
                 f"TopicMixture stopped at max_iter={self.max_iter} before the lower bound gained "
                 f"less than tol={self.tol} nats per word in one pass. Raise max_iter or tol.",
@@ -268,7 +283,17 @@ class TopicMixture(
                 stacklevel=3,
             )
         self.n_iter_, self.converged_, self.lower_bounds_ = n_iter, converged, np.array(bounds)
-        return lda
+        return components, lda.doc_topic_prior_
+
+    def _report(self, n_iter: int, bound: float, n_words: float, elapsed: float) -> None:
+        if self.verbose:
+            rest = elapsed / n_iter * (self.max_iter - n_iter)
+            print(
+                f"TopicMixture: pass {n_iter}, lower bound {bound:.6f} per word, "
+                f"{n_words * n_iter / max(elapsed, 1e-9):.3g} words/s, elapsed {elapsed:.3g} s, at "
+                f"most about {rest:.3g} s to go",
+                flush=True,
+            )
 
     def transform(self, X) -> np.ndarray:
         """Topic proportions of each document: mean of the variational posterior of theta.
