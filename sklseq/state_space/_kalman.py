@@ -511,18 +511,18 @@ class KalmanSmoother(BaseStateSpace):
         if known_states:
             start = from_known_states(X, offsets, sequences.aligned[-1])
         if start is None:
-            start = data_driven(X, offsets, d, random_state)
-        A_given, B_given = given["transition_matrix"], given["observation_matrix"]
+            wanted = ("transition_matrix", "transition_covariance", *_OBSERVATION_NAMES)
+            everything = all(given[name] is not None for name in wanted)
+            start = {} if everything else data_driven(X, offsets, d, random_state)
         start |= {name: value for name, value in given.items() if value is not None}
-        if (A_given is not None or B_given is not None) and not known_states:
+        scaled = given["transition_matrix"] is not None or given["observation_matrix"] is not None
+        noises = ("transition_covariance", "observation_covariance")
+        if scaled and not known_states and any(given[name] is None for name in noises):
             # the state's scale is the user's: the noise must follow it
-            Gamma, Sigma = noise_for(
-                X, offsets, start["transition_matrix"], start["observation_matrix"]
-            )
-            if given["transition_covariance"] is None:
-                start["transition_covariance"] = Gamma
-            if given["observation_covariance"] is None:
-                start["observation_covariance"] = Sigma
+            found = noise_for(X, offsets, start["transition_matrix"], start["observation_matrix"])
+            for name, covariance in zip(noises, found):
+                if given[name] is None:
+                    start[name] = covariance
         start = self._shaped_covariances(start, given)
         inputs = start.get("input_matrix")
         if n_inputs and inputs is None:
