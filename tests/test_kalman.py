@@ -956,6 +956,48 @@ def test_bad_parameters(params, message):
     assert all(after[name] is before[name] for name in after)
 
 
+def test_bad_calls_say_what_is_wrong(nile):
+    known_level = {
+        "transition_matrix": [[1.0]], "transition_covariance": 1.0, "observation_matrix": [[1.0]],
+        "observation_covariance": 1.0, "initial_state_mean": [0.0],
+        "initial_state_covariance": 1.0,
+    }  # fmt: skip
+    plain = level(1469.1, 15099.0)
+    varying = KalmanSmoother.from_parameters(
+        **known_level | {"transition_matrix": np.ones((1, 1, 1))}
+    )
+    fitted = KalmanSmoother(1, inputs_to="observation", max_iter=2, tol=1.0).fit(
+        nile, inputs=np.arange(100.0)
+    )
+    U = np.zeros((3, 1))
+    for call, message in (
+        (lambda: plain.filter_update([0.0], None, [1.0]), "go together"),
+        (lambda: plain.filter_update(None, [[1.0]], [1.0]), "go together"),
+        (lambda: plain.filter_update(None, None, [1.0, 2.0]), "2 features"),
+        (lambda: plain.inverse_transform([]), "empty collection"),
+        (lambda: plain.inverse_transform(np.zeros((3, 2))), "n_components=1"),
+        (lambda: plain.inverse_transform(U, inputs=U), "this one was not"),
+        (lambda: KalmanSmoother().fit([nile, nile], inputs=[]), "inputs is empty"),
+        (lambda: KalmanSmoother().fit([nile, nile], inputs=[nile]), "one array for each sequence"),
+        (lambda: fitted.inverse_transform(U), "pass inputs="),
+        (lambda: fitted.inverse_transform(U, inputs=U[:2]), "got 2 rows for 3 steps"),
+        (lambda: fitted.inverse_transform([U, U], inputs=[U]), "got 1 for 2 sequences"),
+        (lambda: varying.score(nile), "has 1 times, fewer than"),
+        (lambda: varying.set_params(warm_start=True).fit(nile), "time axis"),
+        (
+            lambda: KalmanSmoother.from_parameters(
+                **known_level | {"transition_matrix": np.ones((0, 1, 1))}
+            ).score(nile),
+            "has 0 times",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    states = [U, U[:1]]
+    several = fitted.inverse_transform(states, inputs=states)
+    assert [part.shape for part in several] == [(3, 1), (1, 1)]
+
+
 def test_feature_names_and_containers(nile):
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(nile, columns=["flow"])

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_array, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from sklseq._base import unchanged_on_error
 from sklseq._em import run_em
@@ -593,23 +593,7 @@ class SoftmaxStateSpace(BaseStateSpace):
         """
         check_is_fitted(self)
         words = self._model().words
-
-        def one(states):
-            states = check_array(states, dtype=np.float64, input_name="X")
-            if states.shape[1] != self.n_components:
-                raise ValueError(
-                    f"X must have n_components={self.n_components} columns, got {states.shape[1]}."
-                )
-            return words.probabilities(states)
-
-        if isinstance(X, np.ndarray) and X.ndim == 3:
-            return np.stack([one(states) for states in X])
-        if np.ndim(X[0] if isinstance(X, list | tuple | np.ndarray) else 0) == 2:
-            result = np.empty(len(X), dtype=object)
-            for i, states in enumerate(X):
-                result[i] = one(states)
-            return result
-        return one(X)
+        return self._of_states(X, lambda states, _: words.probabilities(states))
 
     def smooth(self, X, *, groups=None, lengths=None) -> Posterior:
         """Smoothed moments of S_t given all of X, by the KL-optimal Gaussian.
