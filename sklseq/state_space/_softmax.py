@@ -673,6 +673,7 @@ class SoftmaxStateSpace(BaseStateSpace):
         return self._run(self._model_for(sequences).step_scores, sequences)[0]
 
     def _sequence_scores(self, sequences: Sequences) -> np.ndarray:
+        check_count(self, "n_particles", 0)  # may have been set after the fit
         model, seed = self._model_for(sequences), self._seed()
 
         def scores(X, offsets):
@@ -759,6 +760,7 @@ class SoftmaxStateSpace(BaseStateSpace):
         series", J. American Statistical Association 99(465).
         """
         n_draws = check_positive(n_draws, "n_draws")
+        check_count(self, "n_particles", 0)
         sequences = self._check_X(X, groups, lengths)
         random_state = check_random_state(
             self.random_state if random_state is None else random_state
