@@ -225,16 +225,19 @@ class GaussianObservation:
             exact = masks & (np.diag(self.covariance) == 0.0)
             noise = np.where(exact, 0.0, 1.0) if exact.any() else None
             return _Tables(None, S, noise, log_det)
-        p = masks.shape[1]
+        p, d = self.matrix.shape
+        if not self._exact():
+            n = len(masks)
+            tables = _Tables(np.empty((n, p, p)), np.empty((n, p, d)), None, np.empty(n))
+            B = np.ascontiguousarray(self.matrix)
+            kernels.whitening_maps(
+                np.ascontiguousarray(masks).view(np.uint8), np.ascontiguousarray(self.covariance),
+                B, tables.W, tables.S, tables.log_det,
+            )
+            tables.log_det[:] -= 0.5 * LOG_2PI * seen
+            return tables
         both = masks[:, :, None] & masks[:, None, :]
         blocks = np.where(both, self.covariance, 0.0)
-        if not self._exact():
-            # 1 on the diagonal for what is missing, whose row of W is then zero
-            blocks[:, np.arange(p), np.arange(p)] += ~masks
-            W = np.linalg.inv(np.linalg.cholesky(blocks))
-            log_det = np.log(np.diagonal(W, axis1=1, axis2=2)).sum(axis=1) - 0.5 * LOG_2PI * seen
-            W = np.where(both, W, 0.0)
-            return _Tables(np.ascontiguousarray(W), W @ self.matrix, None, log_det)
         values, vectors = np.linalg.eigh(blocks)
         # unseen coordinates are eigenvectors of value 0: a zero row of W, no observation
         real = np.einsum("npq,np->nq", vectors**2, masks) > 0.5

@@ -79,24 +79,24 @@ struct PlainEngine {
         multiply(gemm, false, false, d, d, d, 1.0, A, P.data(), 0.0, AP.data());
         if (wanted) std::memcpy(J, P.data(), sizeof(double) * d * d);
         std::memcpy(P.data(), Q, sizeof(double) * d * d);
-        multiply(gemm, false, true, d, d, d, 1.0, AP.data(), A, 1.0, P.data());
-        symmetrise(d, P.data());
+        multiply(gemm, false, true, d, d, d, 1.0, AP.data(), A, 1.0, P.data(), true);
+        mirror(d, P.data());
         if (!wanted) return;
         std::memcpy(U.data(), P.data(), sizeof(double) * d * d);
         const double pivot = cholesky(d, U.data());
         if (!(pivot >= worst_pivot)) worst_pivot = pivot;
         std::memcpy(G, AP.data(), sizeof(double) * d * d);
         cholesky_solve(d, d, U.data(), G);
-        multiply(gemm, true, false, d, d, d, -1.0, AP.data(), G, 1.0, J);
-        symmetrise(d, J);
+        multiply(gemm, true, false, d, d, d, -1.0, AP.data(), G, 1.0, J, true);
+        mirror(d, J);
     }
 
     // C: smoothed covariance after -> before; lag := Cov(after, before)
     void retreat(const double* G, const double* J, double* C, double* lag_out) {
         multiply(gemm, false, false, d, d, d, 1.0, C, G, 0.0, lag_out);
         std::memcpy(C, J, sizeof(double) * d * d);
-        multiply(gemm, true, false, d, d, d, 1.0, G, lag_out, 1.0, C);
-        symmetrise(d, C);
+        multiply(gemm, true, false, d, d, d, 1.0, G, lag_out, 1.0, C, true);
+        mirror(d, C);
     }
     void begin_backward(double* C) const { covariance(C); }
     void expand(const double* C, double* out) const {

@@ -122,25 +122,30 @@ inline void product_block(int terms, const double* A, Index a_i, Index a_l, cons
 }
 
 template <int R>
-inline void product_rows(int n, int terms, const double* A, Index a_i, Index a_l, const double* B,
-                         double alpha, double beta, double* C) {
+inline void product_rows(int columns, int n, int terms, const double* A, Index a_i, Index a_l,
+                         const double* B, double alpha, double beta, double* C) {
     int j = 0;
 #ifdef __GNUC__
-    for (; j + 2 * LANES <= n; j += 2 * LANES)
+    for (; j + 2 * LANES <= columns; j += 2 * LANES)
         product_block<Vec, R, 2>(terms, A, a_i, a_l, B + j, n, alpha, beta, C + j);
-    for (; j + LANES <= n; j += LANES)
+    for (; j + LANES <= columns; j += LANES)
         product_block<Vec, R, 1>(terms, A, a_i, a_l, B + j, n, alpha, beta, C + j);
-    for (; j + 2 <= n; j += 2)
+    for (; j + 2 <= columns; j += 2)
         product_block<Pair, R, 1>(terms, A, a_i, a_l, B + j, n, alpha, beta, C + j);
 #endif
-    for (; j < n; ++j) product_block<double, R, 1>(terms, A, a_i, a_l, B + j, n, alpha, beta, C + j);
+    for (; j < columns; ++j)
+        product_block<double, R, 1>(terms, A, a_i, a_l, B + j, n, alpha, beta, C + j);
 }
 
 constexpr int OWN_PRODUCT = 32;  // inner dimension and columns up to which BLAS is slower
 
-// C (m, n) = alpha op(A) op(B) + beta C, inner dimension r
+// Whole vectors that hold the lower triangle of rows i..i + 3 of n columns.
+inline int lower_columns(int i, int n) { return std::min(n, (i + 3) / LANES * LANES + LANES); }
+
+// C (m, n) = alpha op(A) op(B) + beta C, inner dimension r; with `lower` at least its lower triangle
 inline void multiply(Gemm gemm, bool ta, bool tb, int m, int n, int r, double alpha,
-                     const double* A, const double* B, double beta, double* C) {
+                     const double* A, const double* B, double beta, double* C,
+                     bool lower = false) {
     if (n > OWN_PRODUCT || r > OWN_PRODUCT) {
         char fa = tb ? 'T' : 'N', fb = ta ? 'T' : 'N';
         int lda = tb ? r : n, ldb = ta ? m : r;
@@ -157,9 +162,17 @@ inline void multiply(Gemm gemm, bool ta, bool tb, int m, int n, int r, double al
     const Index a_i = ta ? 1 : r, a_l = ta ? m : 1;
     int i = 0;
     for (; i + 4 <= m; i += 4)
-        product_rows<4>(n, r, A + i * a_i, a_i, a_l, B, alpha, beta, C + static_cast<Index>(i) * n);
+        product_rows<4>(lower ? lower_columns(i, n) : n, n, r, A + i * a_i, a_i, a_l, B, alpha, beta,
+                        C + static_cast<Index>(i) * n);
     for (; i < m; ++i)
-        product_rows<1>(n, r, A + i * a_i, a_i, a_l, B, alpha, beta, C + static_cast<Index>(i) * n);
+        product_rows<1>(n, n, r, A + i * a_i, a_i, a_l, B, alpha, beta,
+                        C + static_cast<Index>(i) * n);
+}
+
+// the upper triangle := the lower one
+inline void mirror(int d, double* P) {
+    for (int i = 1; i < d; ++i)
+        for (int j = 0; j < i; ++j) P[j * d + i] = P[i * d + j];
 }
 
 inline void symmetrise(int d, double* P) {

@@ -22,6 +22,15 @@ cdef extern from "_whitening_rows.h" namespace "sklseq" nogil:
         const double* W
         double* out
     void map_rows(const RowMap&) except +
+    cdef cppclass MapTables:
+        Py_ssize_t n_patterns, p, d
+        const unsigned char* masks
+        const double* covariance
+        const double* B
+        double* W
+        double* S
+        double* log_det
+    void map_tables(const MapTables&) except +
 
 
 def find_patterns(const double[:, ::1] X not None):
@@ -187,6 +196,30 @@ def whiten_complete_rows(
                 complete = False
                 break
     return complete
+
+
+def whitening_maps(
+    const unsigned char[:, ::1] masks not None,
+    const double[:, ::1] covariance not None,
+    const double[:, ::1] B not None,
+    double[:, :, ::1] W not None,
+    double[:, :, ::1] S not None,
+    double[::1] log_det not None,
+):
+    """Whiteners of the entries that each pattern has, from a positive definite covariance (p, p).
+
+    IN: masks (n_patterns, p), 1 where an entry is there; B (p, d).
+    OUT: W (n_patterns, p, p) lower triangular, W C W' = I; S (n_patterns, p, d) = W B; rows of both
+    are zero for missing entries; log_det (n_patterns,) = log |W|.
+    """
+    cdef MapTables tables
+    if masks.shape[0] == 0:
+        return
+    tables.n_patterns, tables.p, tables.d = masks.shape[0], masks.shape[1], B.shape[1]
+    tables.masks, tables.covariance, tables.B = &masks[0, 0], &covariance[0, 0], &B[0, 0]
+    tables.W, tables.S, tables.log_det = &W[0, 0, 0], &S[0, 0, 0], &log_det[0]
+    with nogil:
+        map_tables(tables)
 
 
 def map_rows_by_pattern(
