@@ -359,7 +359,7 @@ def bench_text():
         codes = np.array([code[letter] for letter in part[: count * length]])
         return codes.reshape(-1, length)
 
-    seen, held_out = sequences(train, 20), sequences(test, 20)
+    seen, held_out = sequences(train, 80), sequences(test, 40)
     one_hot = np.eye(len(letters))
     counts = np.bincount(seen.ravel(), minlength=len(letters)) + 0.5
     unigram = np.log2(counts / counts.sum())
@@ -376,10 +376,10 @@ def bench_text():
 
     words = [sparse.csr_array(one_hot[row]) for row in seen]
     test_words = [sparse.csr_array(one_hot[row]) for row in held_out]
-    for d in (1, 2, 4):
+    for d in (1, 2, 3, 4):
         model = SoftmaxStateSpace(d, tol=1e-4, max_iter=30, n_particles=200)
         add(f"SoftmaxStateSpace, d = {d}", model, words, test_words)
-    for K in (2, 4, 8):
+    for K in (2, 4, 8, 16):
         model = CategoricalHMM(K, n_categories=len(letters), alpha=1.0, random_state=0, tol=1e-4,
                                n_init=2)  # fmt: skip
         add(f"CategoricalHMM, K = {K}", model, list(seen[:, :, None]), list(held_out[:, :, None]))

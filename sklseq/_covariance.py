@@ -562,3 +562,35 @@ def _fill_missing(deviation, observed, covariance):
         covariance[np.ix_(missing, missing)] - covariance[np.ix_(missing, observed)] @ gain
     )
     return deviation, conditional
+
+
+# ---------------------------------------------------------------------------------------------
+# As real numbers without constraints, for optimisers and extrapolation
+
+
+def covariance_to_vector(covariance) -> np.ndarray:
+    """Logarithms of the variances of a diagonal matrix; else the Cholesky factor, by logarithms of
+    its squared diagonal and its lower entries in units of their row's diagonal."""
+    if _is_diagonal(covariance):
+        return np.log(np.diag(covariance))
+    factor = np.linalg.cholesky(covariance)
+    diagonal = np.diag(factor)
+    lower = (factor / diagonal[:, None])[np.tril_indices(len(factor), -1)]
+    return np.concatenate([2 * np.log(diagonal), lower])
+
+
+def covariance_from_vector(vector, like) -> np.ndarray:
+    """What `covariance_to_vector` made a vector of, in the form of `like`; infinite where it
+    overflows."""
+    n = len(like)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if _is_diagonal(like):
+            return np.diag(np.exp(vector))
+        factor = np.eye(n)
+        factor[np.tril_indices(n, -1)] = vector[n:]
+        factor *= np.exp(vector[:n] / 2)[:, None]
+        return factor @ factor.T
+
+
+def _is_diagonal(matrix) -> bool:
+    return not np.any(matrix[~np.eye(len(matrix), dtype=bool)])

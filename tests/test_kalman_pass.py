@@ -210,12 +210,26 @@ def relative(got, expected):
     return max(np.abs(a - b).max() / np.abs(b).max() for a, b in zip(got, expected))
 
 
-@pytest.mark.parametrize("vague", [1e7, 1e12])
+WALKS = [1e-3, 1e-12, 0.0, "Hodrick-Prescott"]
+
+
+@pytest.mark.parametrize("vague", [1e7, 1e10, 1e12])
 @pytest.mark.parametrize("noise", [1.0, 1e-6, 1e-14])
-@pytest.mark.parametrize("walk", [1e-3, 1e-12, 0.0, "Hodrick-Prescott"])
+@pytest.mark.parametrize("walk", WALKS)
 @pytest.mark.parametrize("d", [1, 2], ids=["level", "trend"])
 def test_vague_priors(d, walk, noise, vague):
     """Smoothed covariances are positive and within 1e-9 of 80 digits."""
+    check_against_80_digits(d, walk, noise, vague, 100)
+
+
+@pytest.mark.parametrize("walk", WALKS)
+@pytest.mark.parametrize("d", [1, 2], ids=["level", "trend"])
+def test_vague_priors_of_long_sequences(d, walk):
+    """Nothing drifts away: the hardest corner, ten times as long."""
+    check_against_80_digits(d, walk, 1e-14, 1e12, 1000)
+
+
+def check_against_80_digits(d, walk, noise, vague, n):
     Q = np.diag([0.0, 1 / 1600])[-d:, -d:] if isinstance(walk, str) else walk * np.eye(d)
     model = {
         "A": np.array([[1.0, 1.0], [0.0, 1.0]])[:d, :d], "Q": Q, "B": np.eye(d)[:1],
@@ -223,14 +237,14 @@ def test_vague_priors(d, walk, noise, vague):
         "covariance": vague * np.eye(d),
     }  # fmt: skip
     rng = np.random.default_rng(0)
-    X = np.cumsum(rng.normal(size=(30, 1)), axis=0)
+    X = np.cumsum(rng.normal(size=(n, 1)), axis=0)
     gaps = X.copy()
-    gaps[rng.uniform(size=30) < 0.3] = np.nan
+    gaps[rng.uniform(size=n) < 0.3] = np.nan
     chain, observation = build(model)
     for data in (X, gaps):
         exact = reference.mpmath_smoother(model, data)
         evidence = observation.evidence(data)[0]
-        offsets = np.array([0, 30], dtype=np.intp)
+        offsets = np.array([0, n], dtype=np.intp)
         posterior, log_likelihood = chain.smooth(evidence, offsets)
         assert np.linalg.eigvalsh(posterior.covariances).min() >= 0
         assert np.diagonal(posterior.covariances, axis1=1, axis2=2).min() > 0
@@ -241,7 +255,7 @@ def test_vague_priors(d, walk, noise, vague):
         _, totals, by_pattern, _, _ = sums(chain, evidence, offsets)
         expected = exact.covariances[:-1].sum(axis=0)
         assert np.abs(totals[0] - expected).max() < 1e-9 * np.abs(expected).max()
-        pattern = np.zeros(30, dtype=int) if evidence.pattern is None else evidence.pattern
+        pattern = np.zeros(n, dtype=int) if evidence.pattern is None else evidence.pattern
         for q in range(len(by_pattern)):
             expected = exact.covariances[pattern == q].sum(axis=0)
             assert np.abs(by_pattern[q] - expected).max() < 1e-9 * np.abs(expected).max()

@@ -593,6 +593,9 @@ def test_bad_input_names_itself_and_changes_nothing(data, fitted):
         fitted.fit(np.zeros(5))
     with pytest.raises(ValueError, match="n_steps"):
         fitted.forecast(data[0], 0)
+    for n_particles in (-1, 2.5):
+        with pytest.raises((ValueError, TypeError), match="n_particles"):
+            clone_with(fitted, n_particles=n_particles).score(data)
     with pytest.raises(NotFittedError):
         SoftmaxStateSpace().score(data)
     assert vars(fitted) == before

@@ -360,6 +360,20 @@ def test_likelihood_filter_and_smoother_against_the_grid(d, V, strength, n_words
     assert 0.9 < ratio.min() < ratio.max() < 1.12
 
 
+@pytest.mark.parametrize(("d", "V", "n_words"), [(1, 3, 1), (1, 3, 5), (1, 20, 1), (2, 5, 1)])
+def test_smoother_at_the_strongest_signal_promised(d, V, n_words):
+    """Issue 4: |B| = 2.5 with a state of unit variance, sd within 5 %, means within 0.05 sd."""
+    model = reference.random_model(4, d, V)
+    model = model | {"B": model["B"] * 2.5 / reference.signal_strength(model)[0]}
+    Y, _ = reference.simulate(model, 60, 1, n_words)
+    exact = reference.grid(model, Y, size=700 if d == 1 else 55, reach=5.0)
+    q = gaussian(model, Y)
+    sd = np.sqrt(np.diagonal(exact.covariances, axis1=1, axis2=2))
+    assert np.abs((q.moments.means - exact.means) / sd).max() < 0.05
+    found = np.sqrt(np.diagonal(q.moments.covariances, axis1=1, axis2=2))
+    assert np.abs(found / sd - 1).max() < 0.05
+
+
 @pytest.mark.parametrize("d", [1, 2])
 @pytest.mark.parametrize("n_particles", [500, 0])
 def test_probabilities_of_all_sequences_sum_to_one(d, n_particles):

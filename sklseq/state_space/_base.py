@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+from sklearn.utils import check_array
 
 from sklseq._base import BaseSequenceModel
-from sklseq._sequences import Sequences, map_rows
+from sklseq._sequences import Sequences, is_collection, map_rows
 from sklseq._validation import check_choice, check_em_parameters, check_parameter_array
 from sklseq.state_space._chain import LinearGaussianChain, Moments, stationary_covariance
 from sklseq.state_space._start import state_variances
@@ -153,6 +154,39 @@ class BaseStateSpace(BaseSequenceModel):
         """The state at the end of training, or None after several sequences."""
         self.final_state_mean_ = None if moments is None else moments.means[0]
         self.final_state_covariance_ = None if moments is None else moments.covariances[0]
+
+    def _of_states(self, X, function, inputs=None):
+        """``function(states, inputs)`` of states in any form that X may have."""
+
+        def one(states, u):
+            states = check_array(states, dtype=np.float64, input_name="X")
+            if states.shape[1] != self.n_components:
+                raise ValueError(
+                    f"X must have n_components={self.n_components} columns, got {states.shape[1]}."
+                )
+            if u is not None:
+                u = check_array(u, dtype=np.float64, input_name="inputs")
+                if len(u) != len(states):
+                    raise ValueError(
+                        f"inputs must have one row for each step of X: got {len(u)} rows for "
+                        f"{len(states)} steps."
+                    )
+            return function(states, u)
+
+        if not is_collection(X):
+            return one(X, inputs)
+        if inputs is not None and len(inputs) != len(X):
+            raise ValueError(
+                f"inputs must hold one array for each sequence of X: got {len(inputs)} for "
+                f"{len(X)} sequences."
+            )
+        parts = [one(states, None if inputs is None else inputs[i]) for i, states in enumerate(X)]
+        if isinstance(X, np.ndarray) and X.ndim == 3:
+            return np.stack(parts)
+        result = np.empty(len(parts), dtype=object)
+        for i, part in enumerate(parts):
+            result[i] = part
+        return result
 
     def _run(self, method, sequences: Sequences) -> list[np.ndarray]:
         with self._limit_threads(sequences):

@@ -171,21 +171,25 @@ class LinearGaussianChain:
     def _arguments(self, evidence: Evidence, offsets, inputs):
         d = self.n_components
         drift = None if inputs is None else np.ascontiguousarray(inputs @ self.input_matrix.T)
+        if self.time_varying:
+            self._check_times(int(np.diff(offsets).max()))
         A, Gamma = (
             np.ascontiguousarray(matrix.reshape(-1, d, d))
             for matrix in (self.transition_matrix, self.transition_covariance)
         )
-        longest = np.diff(offsets).max()
-        for name, matrix in (("transition_matrix", A), ("transition_covariance", Gamma)):
-            if 1 < len(matrix) < longest:
-                raise ValueError(
-                    f"{name} has {len(matrix)} times, fewer than the longest sequence ({longest} "
-                    "steps)."
-                )
         return (
             evidence.y, evidence.pattern, evidence.S, evidence.noise, A, Gamma, drift,
             self.initial_mean, self.initial_covariance, offsets,
         )  # fmt: skip
+
+    def _check_times(self, longest: int) -> None:
+        for name in ("transition_matrix", "transition_covariance"):
+            matrix = getattr(self, name)
+            if matrix.ndim == 3 and len(matrix) < longest:
+                raise ValueError(
+                    f"{name} has {len(matrix)} times, fewer than the longest sequence ({longest} "
+                    "steps)."
+                )
 
     def log_likelihoods(self, evidence: Evidence, offsets, inputs=None, *, steps: bool = True):
         """log p(y_t | y_<t) of each step (None if not `steps`), and of each sequence."""

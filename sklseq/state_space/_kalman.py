@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_array, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from sklseq._base import unchanged_on_error
 from sklseq._covariance import Floor, column_scale
@@ -298,9 +298,9 @@ class KalmanSmoother(BaseStateSpace):
             d, **{"observation_covariance_type": "full" if full else "diag", **params}
         )
         estimator._check_parameters()
-        A = np.asarray(transition_matrix)
+        times = (None,) if np.ndim(transition_matrix) == 3 else ()
         estimator.transition_matrix_ = check_parameter_array(
-            A, "transition_matrix", (None, d, d) if A.ndim == 3 else (d, d)
+            transition_matrix, "transition_matrix", (*times, d, d)
         )
         estimator.transition_covariance_ = check_covariance(
             transition_covariance, "transition_covariance", d, times=True
@@ -611,6 +611,8 @@ class KalmanSmoother(BaseStateSpace):
 
     def _warm_model(self, n_inputs: int) -> LinearGaussianModel:
         model = self._model()
+        if model.chain.time_varying:
+            raise ValueError("warm_start cannot go on from parameters with a time axis.")
         if model.chain.n_components != self.n_components:
             raise ValueError(
                 f"warm_start and partial_fit go on from {model.chain.n_components} states, but "
@@ -633,18 +635,18 @@ class KalmanSmoother(BaseStateSpace):
         if known_states:
             start = from_known_states(X, offsets, sequences.aligned[-1])
         if start is None:
-            start = data_driven(X, offsets, d, random_state)
-        A_given, B_given = given["transition_matrix"], given["observation_matrix"]
+            wanted = ("transition_matrix", "transition_covariance", *_OBSERVATION_NAMES)
+            everything = all(given[name] is not None for name in wanted)
+            start = {} if everything else data_driven(X, offsets, d, random_state)
         start |= {name: value for name, value in given.items() if value is not None}
-        if (A_given is not None or B_given is not None) and not known_states:
+        scaled = given["transition_matrix"] is not None or given["observation_matrix"] is not None
+        noises = ("transition_covariance", "observation_covariance")
+        if scaled and not known_states and any(given[name] is None for name in noises):
             # the state's scale is the user's: the noise must follow it
-            Gamma, Sigma = noise_for(
-                X, offsets, start["transition_matrix"], start["observation_matrix"]
-            )
-            if given["transition_covariance"] is None:
-                start["transition_covariance"] = Gamma
-            if given["observation_covariance"] is None:
-                start["observation_covariance"] = Sigma
+            found = noise_for(X, offsets, start["transition_matrix"], start["observation_matrix"])
+            for name, covariance in zip(noises, found):
+                if given[name] is None:
+                    start[name] = covariance
         start = self._shaped_covariances(start, given)
         inputs = start.get("input_matrix")
         if n_inputs and inputs is None:
@@ -808,29 +810,13 @@ class KalmanSmoother(BaseStateSpace):
         """
         check_is_fitted(self)
         observation = self._model().observation
-        uses_inputs = observation.input_matrix is not None
-
-        def one(states, u):
-            states = check_array(states, dtype=np.float64, input_name="X")
-            if states.shape[1] != self.n_components:
-                raise ValueError(
-                    f"X must have n_components={self.n_components} columns, got {states.shape[1]}."
-                )
-            if uses_inputs:
-                u = check_array(u, dtype=np.float64, input_name="inputs")
-            return observation.expect(states, u if uses_inputs else None)
-
-        if uses_inputs and inputs is None:
+        if self.input_matrix_ is None and inputs is not None:
+            raise ValueError("inputs is for models fitted with inputs; this one was not.")
+        if observation.input_matrix is None:
+            inputs = None
+        elif inputs is None:
             raise ValueError("This model was fitted with inputs: pass inputs=.")
-        if isinstance(X, np.ndarray) and X.ndim == 3:
-            return np.stack([one(x, None if inputs is None else inputs[i])
-                             for i, x in enumerate(X)])  # fmt: skip
-        if np.ndim(X[0] if isinstance(X, list | tuple | np.ndarray) else 0) == 2:
-            result = np.empty(len(X), dtype=object)
-            for i, x in enumerate(X):
-                result[i] = one(x, None if inputs is None else inputs[i])
-            return result
-        return one(X, inputs)
+        return self._of_states(X, observation.expect, inputs)
 
     def filter(self, X, *, inputs=None, groups=None, lengths=None) -> Moments:
         """Filtered moments of S_t given x_1..x_t, which do not look ahead.
@@ -989,6 +975,8 @@ class KalmanSmoother(BaseStateSpace):
             Named tuple (mean (n_components,), covariance (n_components, n_components)).
         """
         d = self.n_components
+        if (mean is None) != (covariance is None):
+            raise ValueError("mean and covariance go together: give both, or None for both.")
         x = np.asarray(x, dtype=float).reshape(1, -1)
         u = None if inputs is None else np.asarray(inputs, dtype=float).reshape(1, -1)
         sequences = self._check(x, None, None, u)
@@ -1217,8 +1205,9 @@ def _with_inputs(sequences: Sequences, inputs, n_inputs: int | None) -> Sequence
             raise ValueError("This model was fitted with inputs: pass inputs=.")
         return sequences
     if n_inputs is None:
-        first = inputs if sequences.form == "flat" else inputs[0]
-        shape = np.shape(first)
+        if len(inputs) == 0:
+            raise ValueError("inputs is empty: one row for each step of X is required.")
+        shape = np.shape(inputs if sequences.form == "flat" else inputs[0])
         n_inputs = shape[1] if len(shape) == 2 else 1
     inputs = align_rows(sequences, inputs, "inputs", dtype=np.float64, n_columns=n_inputs)
     if np.isnan(inputs).any():

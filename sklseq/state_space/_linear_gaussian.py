@@ -8,7 +8,11 @@ from math import fsum
 
 import numpy as np
 
-from sklseq._covariance import clip_covariance
+from sklseq._covariance import (
+    clip_covariance,
+    covariance_from_vector,
+    covariance_to_vector,
+)
 from sklseq._sequences import Sequences
 from sklseq.state_space import _whitening as kernels
 from sklseq.state_space._chain import (
@@ -188,7 +192,7 @@ class LinearGaussianModel:
             held = self._held(name)
             if name in _COVARIANCES:
                 if not self._is_fixed_covariance(name, value):
-                    parts.append(_factor_vector(value))
+                    parts.append(covariance_to_vector(value))
             else:
                 parts.append(value[~np.broadcast_to(held, value.shape)])
         return np.concatenate(parts)
@@ -201,8 +205,8 @@ class LinearGaussianModel:
             if name in _COVARIANCES:
                 if self._is_fixed_covariance(name, value):
                     continue
-                size = len(_factor_vector(value))
-                new = _from_factor_vector(vector[start : start + size], value)
+                size = len(covariance_to_vector(value))
+                new = covariance_from_vector(vector[start : start + size], value)
             else:
                 size = int(np.sum(~held))
                 new = value.copy()
@@ -337,31 +341,6 @@ class LinearGaussianModel:
 _COVARIANCES = frozenset(
     ("transition_covariance", "observation_covariance", "initial_state_covariance")
 )
-
-
-def _is_diagonal(matrix) -> bool:
-    return not np.any(matrix[~np.eye(len(matrix), dtype=bool)])
-
-
-def _factor_vector(covariance) -> np.ndarray:
-    if _is_diagonal(covariance):
-        return np.log(np.diag(covariance))
-    factor = np.linalg.cholesky(covariance)
-    diagonal = np.diag(factor)
-    # rows divided by their diagonal, so that the entries have no unit
-    lower = (factor / diagonal[:, None])[np.tril_indices(len(factor), -1)]
-    return np.concatenate([2 * np.log(diagonal), lower])
-
-
-def _from_factor_vector(vector, like) -> np.ndarray:
-    n = len(like)
-    with np.errstate(over="ignore"):
-        if _is_diagonal(like):
-            return np.diag(np.exp(vector))
-        factor = np.eye(n)
-        factor[np.tril_indices(n, -1)] = vector[n:]
-        factor *= np.exp(vector[:n] / 2)[:, None]
-        return factor @ factor.T
 
 
 def _with_known_states(evidence: Evidence, states) -> Evidence:

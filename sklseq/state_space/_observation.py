@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg.blas import dtrsm
+from scipy.linalg.lapack import dtrtri
 
 from sklseq._covariance import Floor, clip_covariance
 from sklseq.state_space import _whitening as kernels
@@ -164,27 +164,35 @@ class GaussianObservation:
     def _complete_evidence(self, X, inputs, weights) -> Evidence:
         """In blocks whose temporaries stay in the cache."""
         p, d = self.matrix.shape
-        if self.diagonal:
-            factor, S = None, weights[:, None] * self.matrix
-            log_det = np.log(weights).sum()
-        else:
-            factor = np.asfortranarray(self.factor)
-            S = dtrsm(1.0, factor, self.matrix, lower=1)
-            log_det = -np.log(factor.diagonal()).sum()
-        constant = log_det - 0.5 * p * LOG_2PI
         collapses = p > d
-        U, R = np.linalg.qr(S) if collapses else (None, S)
+        if self.diagonal:
+            S, log_det = weights[:, None] * self.matrix, np.log(weights).sum()
+            U, R = np.linalg.qr(S) if collapses else (None, S)
+        else:
+            W = dtrtri(self.factor, lower=1)[0]
+            R, log_det = W @ self.matrix, np.log(W.diagonal()).sum()
+            turn = W.T  # rows times this are whitened, the first d columns along the state
+            if collapses:
+                Q, R = np.linalg.qr(R, mode="complete")
+                R, turn = R[:d], turn @ Q
+        constant = log_det - 0.5 * p * LOG_2PI
         y, constants = np.empty((len(X), len(R))), np.full(len(X), constant)
         size = max(16, BLOCK_ELEMENTS // p)
         for start in range(0, len(X), size):
             part = slice(start, start + size)
             block = self.centred(X[part], None if inputs is None else inputs[part])
-            block = block * weights if factor is None else _solved(factor, block)
+            if self.diagonal:
+                block *= weights
+            else:
+                block = block @ turn
             if not collapses:
                 y[part] = block
                 continue
-            np.matmul(block, U, out=y[part])
-            block -= y[part] @ U.T
+            if self.diagonal:
+                np.matmul(block, U, out=y[part])
+                block -= y[part] @ U.T
+            else:
+                y[part], block = block[:, :d], block[:, d:]
             constants[part] -= 0.5 * np.einsum("np,np->n", block, block)
         S = np.ascontiguousarray(R[None])
         return Evidence(y, None, S, None, constants if collapses else constant)
@@ -218,16 +226,19 @@ class GaussianObservation:
             exact = masks & (np.diag(self.covariance) == 0.0)
             noise = np.where(exact, 0.0, 1.0) if exact.any() else None
             return _Tables(None, S, noise, log_det)
-        p = masks.shape[1]
+        p, d = self.matrix.shape
+        if not self._exact():
+            n = len(masks)
+            tables = _Tables(np.empty((n, p, p)), np.empty((n, p, d)), None, np.empty(n))
+            B = np.ascontiguousarray(self.matrix)
+            kernels.whitening_maps(
+                np.ascontiguousarray(masks).view(np.uint8), np.ascontiguousarray(self.covariance),
+                B, tables.W, tables.S, tables.log_det,
+            )
+            tables.log_det[:] -= 0.5 * LOG_2PI * seen
+            return tables
         both = masks[:, :, None] & masks[:, None, :]
         blocks = np.where(both, self.covariance, 0.0)
-        if not self._exact():
-            # 1 on the diagonal for what is missing, whose row of W is then zero
-            blocks[:, np.arange(p), np.arange(p)] += ~masks
-            W = np.linalg.inv(np.linalg.cholesky(blocks))
-            log_det = np.log(np.diagonal(W, axis1=1, axis2=2)).sum(axis=1) - 0.5 * LOG_2PI * seen
-            W = np.where(both, W, 0.0)
-            return _Tables(np.ascontiguousarray(W), W @ self.matrix, None, log_det)
         values, vectors = np.linalg.eigh(blocks)
         # unseen coordinates are eigenvectors of value 0: a zero row of W, no observation
         real = np.einsum("npq,np->nq", vectors**2, masks) > 0.5
@@ -429,11 +440,6 @@ class GaussianObservation:
         """E[X | S = means], (..., p)."""
         expected = means @ self.matrix.T + self.offset
         return expected if inputs is None else expected + inputs @ self.input_matrix.T
-
-
-def _solved(factor, block) -> np.ndarray:
-    """Rows of a block times factor^-T; the block is used up."""
-    return dtrsm(1.0, factor, block.T, lower=1, overwrite_b=1).T
 
 
 def _complete(p: int) -> Patterns:

@@ -109,29 +109,31 @@ inline void add_times(int n, double factor, const double* x, double* sum) {
     for (int j = 0; j < n; ++j) sum[j] += factor * x[j];
 }
 
-// A sequence whose covariances are its own.  Going backward it works in segments small enough for
-// the cache: their forward pass is done again from a checkpoint, so that the memory grows with
-// the square root of the length.
+// A sequence whose covariances are its own.  The filtered means wait in the array of the smoothed
+// ones; where covariances and lag-one covariances are wanted, what the backward pass needs waits in
+// theirs.  Else it works in segments small enough for the cache: their forward pass is done again
+// from a checkpoint, so that the memory grows with the square root of the length.
 template <class Engine>
 class Alone {
 public:
     Alone(const Pass& pass)
         : p(pass), d(pass.d), dd(static_cast<Index>(pass.d) * pass.d), engine(pass), g(pass.k * d),
-          f(pass.k), m(d), lag(dd), C(dd), expanded(dd), difference(d) {}
+          f(pass.k), m(d), lag(dd), C(dd), expanded(dd), difference(d),
+          in_place(pass.covs && pass.lag_one) {}
 
     // Returns false if the engine asks for the other form (sums may have been added to by then).
     bool run(Index sequence) {
-        const Index first = p.offsets[sequence], n = p.offsets[sequence + 1] - first;
-        const Index length = segment_length(n);
+        first = p.offsets[sequence];
+        n = p.offsets[sequence + 1] - first;
+        length = in_place ? n : segment_length();
         const Index n_segments = p.smooths() ? (n + length - 1) / length : 1;
-        if (p.smooths()) prepare(std::min(n, length), n_segments);
+        if (p.smooths()) prepare(n_segments);
         engine.start(p.P0);
         std::memcpy(m.data(), p.m0, sizeof(double) * d);
         double total = 0.0;
         for (Index t = 0; t < n; ++t) {
             if (n_segments > 1 && t % length == 0) hold(t / length);
-            const bool gains = p.smooths() && t >= (n_segments - 1) * length;
-            total += step(first, t, n, gains, gains ? t - (n_segments - 1) * length : 0, true);
+            total += step(t, p.smooths() && t >= (n_segments - 1) * length, true);
         }
         if (!engine.trusted()) return false;
         if (p.sequence_ll) p.sequence_ll[sequence] = total;
@@ -144,9 +146,9 @@ public:
             const Index start = segment * length, stop = std::min(n, start + length);
             if (segment < n_segments - 1) {
                 resume(segment);
-                for (Index t = start; t < stop; ++t) step(first, t, n, true, t - start, false);
+                for (Index t = start; t < stop; ++t) step(t, true, false);
             }
-            backward(first, start, stop, n);
+            backward(start, stop);
         }
         return engine.trusted();
     }
@@ -154,21 +156,30 @@ public:
 private:
     const Pass& p;
     int d;
-    Index dd;
+    Index dd, first = 0, n = 0, length = 0;  // the sequence, and the length of its segments
     Engine engine;
     std::vector<double> g, f, m, lag, C, expanded, difference;
-    std::vector<double> G, J, means, checkpoints;
+    bool in_place;
+    std::vector<double> G, J, checkpoints;
 
-    Index segment_length(Index n) const {
-        const Index bytes = static_cast<Index>(sizeof(double)) * (2 * dd + d);
+    Index segment_length() const {
+        const Index bytes = static_cast<Index>(sizeof(double)) * 2 * dd;
         return std::max<Index>(std::max<Index>(64, (Index(1) << 20) / bytes),
                                static_cast<Index>(std::sqrt(static_cast<double>(n))));
     }
-    void prepare(Index length, Index n_segments) {
-        G.resize(length * dd);
-        J.resize(length * dd);
-        means.resize(length * d);
+    void prepare(Index n_segments) {
+        if (!in_place) {
+            G.resize(std::min(n, length) * dd);
+            J.resize(std::min(n, length) * dd);
+        }
         if (n_segments > 1) checkpoints.resize(n_segments * (engine.slot() + d));
+    }
+    // of the step from t to t + 1
+    double* gain_of(Index t) {
+        return in_place ? p.lag_one + (first + t + 1) * dd : G.data() + t % length * dd;
+    }
+    double* rest_of(Index t) {
+        return in_place ? p.covs + (first + t) * dd : J.data() + t % length * dd;
     }
     void hold(Index segment) {
         double* slot = checkpoints.data() + segment * (engine.slot() + d);
@@ -182,7 +193,7 @@ private:
     }
 
     // Update with the step's observations, then predict the next: m and the engine move on.
-    double step(Index first, Index t, Index n, bool smooth, Index at, bool report) {
+    double step(Index t, bool smooth, bool report) {
         const Index row = first + t, q = p.pattern_at(row);
         engine.update(p.S_of(q), p.noise_of(q), g.data(), f.data());
         const double ll = update_mean(d, p.k, p.S_of(q), g.data(), f.data(), p.y + row * p.k,
@@ -193,51 +204,48 @@ private:
                 std::memcpy(p.filtered_means + row * d, m.data(), sizeof(double) * d);
             if (p.filtered_covs) engine.covariance(p.filtered_covs + row * dd);
         }
-        if (smooth) std::memcpy(means.data() + at * d, m.data(), sizeof(double) * d);
+        if (smooth) std::memcpy(p.means + row * d, m.data(), sizeof(double) * d);
         if (t + 1 == n) {
             if (smooth) engine.begin_backward(C.data());
             return ll;
         }
-        engine.predict(p.A_at(t + 1), p.Q_at(t + 1), smooth ? G.data() + at * dd : nullptr,
-                       smooth ? J.data() + at * dd : nullptr, smooth);
-        add_matrix_vector(d, d, p.A_at(t + 1), means_or(m, smooth, at),
+        engine.predict(p.A_at(t + 1), p.Q_at(t + 1), smooth ? gain_of(t) : nullptr,
+                       smooth ? rest_of(t) : nullptr, smooth);
+        add_matrix_vector(d, d, p.A_at(t + 1), m.data(),
                           p.drift ? p.drift + (row + 1) * d : nullptr, difference.data());
-        std::memcpy(m.data(), difference.data(), sizeof(double) * d);
+        m.swap(difference);
         return ll;
     }
-    const double* means_or(const std::vector<double>& now, bool smooth, Index at) const {
-        return smooth ? means.data() + at * d : now.data();
-    }
 
-    void backward(Index first, Index start, Index stop, Index n) {
+    void backward(Index start, Index stop) {
         for (Index t = stop - 1; t >= start; --t) {
-            const Index row = first + t, at = t - start;
-            double* mean = means.data() + at * d;
-            double* out = p.means + row * d;
-            std::memcpy(out, mean, sizeof(double) * d);
-            if (t + 1 < n) {
-                if (p.sums()) add_covariance(p.sum_next);
-                add_matrix_vector(d, d, p.A_at(t + 1), mean,
-                                  p.drift ? p.drift + (row + 1) * d : nullptr, difference.data());
-                const double* after = p.means + (row + 1) * d;
-                for (int j = 0; j < d; ++j) difference[j] = after[j] - difference[j];
-                const double* gain = G.data() + at * dd;
-                for (int l = 0; l < d; ++l)
-                    for (int j = 0; j < d; ++j) out[j] += difference[l] * gain[l * d + j];
-                engine.retreat(gain, J.data() + at * dd, C.data(), lag.data());
-                if (p.lag_one)
-                    std::memcpy(p.lag_one + (row + 1) * dd, lag.data(), sizeof(double) * dd);
-                if (p.sums()) {
-                    add_to(dd, lag.data(), p.sum_lag);
-                    add_covariance(p.sum_previous);
-                }
-            }
+            const Index row = first + t;
+            if (t + 1 < n) retreat(t);
             if (p.covs) engine.expand(C.data(), p.covs + row * dd);
             if (p.sum_pattern) add_covariance(p.sum_pattern + p.pattern_at(row) * dd);
             if (t == 0) {
                 if (p.sums()) add_covariance(p.sum_first);
                 if (p.lag_one) std::memset(p.lag_one + row * dd, 0, sizeof(double) * dd);
             }
+        }
+    }
+
+    // From the smoothed moments of step t + 1 to those of step t.
+    void retreat(Index t) {
+        double* mean = p.means + (first + t) * d;
+        if (p.sums()) add_covariance(p.sum_next);
+        add_matrix_vector(d, d, p.A_at(t + 1), mean,
+                          p.drift ? p.drift + (first + t + 1) * d : nullptr, difference.data());
+        for (int j = 0; j < d; ++j) difference[j] = mean[d + j] - difference[j];
+        const double* gain = gain_of(t);
+        add_vector_matrix(d, d, difference.data(), gain, mean, m.data());
+        std::memcpy(mean, m.data(), sizeof(double) * d);
+        engine.retreat(gain, rest_of(t), C.data(), lag.data());
+        if (p.lag_one)
+            std::memcpy(p.lag_one + (first + t + 1) * dd, lag.data(), sizeof(double) * dd);
+        if (p.sums()) {
+            add_to(dd, lag.data(), p.sum_lag);
+            add_covariance(p.sum_previous);
         }
     }
     void add_covariance(double* sum) {
@@ -578,10 +586,8 @@ private:
         if (!p.covs && !p.lag_one && !p.sums() && !p.sum_pattern) return;
         std::vector<Index> order(p.n_sequences);
         for (Index i = 0; i < p.n_sequences; ++i) order[i] = i;
+        sort_by_length(p, order, false);
         const Index* offsets = p.offsets;
-        std::stable_sort(order.begin(), order.end(), [offsets](Index a, Index b) {
-            return offsets[a + 1] - offsets[a] < offsets[b + 1] - offsets[b];
-        });
         for (Index i = 0; i < p.n_sequences;) {
             const Index n = offsets[order[i] + 1] - offsets[order[i]];
             Index j = i;

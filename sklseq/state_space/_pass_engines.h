@@ -15,11 +15,12 @@ struct PlainEngine {
     int d, k;
     Gemm gemm;
     double worst_variance, worst_pivot;
-    std::vector<double> P, AP, U, X, row, lag;
+    std::vector<double> P, AP, U, rows, H, row;
+    std::vector<int> active;
 
     PlainEngine(const Pass& p)
         : d(p.d), k(p.k), gemm(p.gemm), worst_variance(0.0), worst_pivot(1.0), P(d * d),
-          AP(d * d), U(d * d), X(d * d), row(d), lag(d * d) {}
+          AP(d * d), U(d * d), rows(k * d), H(k * d), row(k), active(k) {}
 
     void start(const double* P0) {
         worst_variance = 0.0;
@@ -34,31 +35,42 @@ struct PlainEngine {
         return worst_variance <= WORST_VARIANCE && worst_pivot >= WORST_PIVOT;
     }
 
+    // The scalar updates of all rows at once: h_i = P_{i-1} s_i, where P_{i-1} = P - sum_l h_l h_l' /
+    // f_l over the rows before, so that P itself is read and written once.
     void update(const double* S, const double*, double* g, double* f) {
-        double* h = row.data();
+        int n = 0;
         for (int i = 0; i < k; ++i) {
             const double* s = S + static_cast<Index>(i) * d;
-            double* gain = g + static_cast<Index>(i) * d;
             bool seen = false;
             for (int j = 0; j < d; ++j) seen = seen || s[j] != 0.0;
-            if (!seen) {
+            if (seen) {
+                std::memcpy(rows.data() + static_cast<Index>(n) * d, s, sizeof(double) * d);
+                active[n++] = i;
+            } else {
                 f[i] = 1.0;
-                std::memset(gain, 0, sizeof(double) * d);
-                continue;
+                std::memset(g + static_cast<Index>(i) * d, 0, sizeof(double) * d);
             }
-            vector_matrix(d, d, s, P.data(), h);
+        }
+        if (n == 0) return;
+        multiply(gemm, false, false, n, d, d, 1.0, rows.data(), P.data(), 0.0, H.data());
+        for (int i = 0; i < n; ++i) {
+            const double* s = rows.data() + static_cast<Index>(i) * d;
+            double* h = H.data() + static_cast<Index>(i) * d;
+            // H holds the rows before divided by the roots of their variances
+            add_matrix_vector(i, d, H.data(), s, nullptr, row.data());
+            eliminate(d, i, row.data(), 1, H.data(), d, h, 1.0);
             const double variance = 1.0 + dot(d, s, h);
-            f[i] = variance;
+            f[active[i]] = variance;
             // NaN must count as the worst
             if (!(variance <= worst_variance)) worst_variance = variance;
             const double inverse = 1.0 / variance, root = std::sqrt(inverse);
+            double* gain = g + static_cast<Index>(active[i]) * d;
             for (int j = 0; j < d; ++j) {
                 gain[j] = h[j] * inverse;
                 h[j] *= root;
             }
-            for (int a = 0; a < d; ++a)
-                subtract_multiple(d, h[a], h, P.data() + static_cast<Index>(a) * d);
         }
+        multiply(gemm, true, false, d, d, n, -1.0, H.data(), H.data(), 1.0, P.data());
     }
 
     // wanted: fill G (d, d), the smoother's gain P A' (A P A' + Q)^-1, stored transposed, and
@@ -67,24 +79,24 @@ struct PlainEngine {
         multiply(gemm, false, false, d, d, d, 1.0, A, P.data(), 0.0, AP.data());
         if (wanted) std::memcpy(J, P.data(), sizeof(double) * d * d);
         std::memcpy(P.data(), Q, sizeof(double) * d * d);
-        multiply(gemm, false, true, d, d, d, 1.0, AP.data(), A, 1.0, P.data());
-        symmetrise(d, P.data());
+        multiply(gemm, false, true, d, d, d, 1.0, AP.data(), A, 1.0, P.data(), true);
+        mirror(d, P.data());
         if (!wanted) return;
         std::memcpy(U.data(), P.data(), sizeof(double) * d * d);
         const double pivot = cholesky(d, U.data());
         if (!(pivot >= worst_pivot)) worst_pivot = pivot;
         std::memcpy(G, AP.data(), sizeof(double) * d * d);
         cholesky_solve(d, d, U.data(), G);
-        multiply(gemm, true, false, d, d, d, -1.0, AP.data(), G, 1.0, J);
-        symmetrise(d, J);
+        multiply(gemm, true, false, d, d, d, -1.0, AP.data(), G, 1.0, J, true);
+        mirror(d, J);
     }
 
     // C: smoothed covariance after -> before; lag := Cov(after, before)
     void retreat(const double* G, const double* J, double* C, double* lag_out) {
         multiply(gemm, false, false, d, d, d, 1.0, C, G, 0.0, lag_out);
         std::memcpy(C, J, sizeof(double) * d * d);
-        multiply(gemm, true, false, d, d, d, 1.0, G, lag_out, 1.0, C);
-        symmetrise(d, C);
+        multiply(gemm, true, false, d, d, d, 1.0, G, lag_out, 1.0, C, true);
+        mirror(d, C);
     }
     void begin_backward(double* C) const { covariance(C); }
     void expand(const double* C, double* out) const {

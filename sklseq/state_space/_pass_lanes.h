@@ -280,7 +280,7 @@ private:
 
     // Steps start..stop of all lanes; `keep` stores what the backward pass needs, `report` writes
     // results.  A lane past its end goes on with its last row, unheard.
-    void forward(Index start, Index stop, bool keep, bool report) {
+    SKLSEQ_NOINLINE void forward(Index start, Index stop, bool keep, bool report) {
         double* slot = memory.data();
         const bool per_step = report && (p.step_ll || p.filtered_means || p.filtered_covs);
         for (Index t = start; t < stop; ++t) {
@@ -313,14 +313,15 @@ private:
 
     void update(const Index* at, Vec active, bool all, bool report, bool per_step, Index t) {
         Vec step_det = spread(1.0), step_quadratic = spread(0.0);
-        const double* S_of[LANES];
-        for (int l = 0; l < LANES; ++l) S_of[l] = p.S_of(p.pattern_at(at[l]));
+        const double *S_of[LANES], *y_of[LANES];
+        for (int l = 0; l < LANES; ++l) {
+            S_of[l] = p.S_of(p.pattern_at(at[l]));
+            y_of[l] = p.y + at[l] * k;
+        }
         for (int i = 0; i < k; ++i) {
-            Vec s[D] = {}, y = spread(0.0), h[D];
-            for (int l = 0; l < LANES; ++l) y[l] = p.y[at[l] * k + i];
-            for (int j = 0; j < D; ++j)
-                for (int l = 0; l < LANES; ++l) s[j][l] = S_of[l][i * D + j];
-            Vec f = spread(1.0), v = y;
+            Vec s[D], h[D];
+            for (int j = 0; j < D; ++j) s[j] = gather(S_of, i * D + j);
+            Vec f = spread(1.0), v = gather(y_of, i);
             for (int j = 0; j < D; ++j) {
                 Vec total = P[tri(j, 0)] * s[0];
                 for (int l = 1; l < D; ++l) total += P[tri(j, l)] * s[l];
@@ -447,10 +448,11 @@ private:
     }
 
     // Steps stop-1..start of all lanes; C and mean are those of step `stop` on entry.
-    void backward(Index start, Index stop, Vec* C, Vec* mean, Sums& sums) {
+    SKLSEQ_NOINLINE void backward(Index start, Index stop, Vec* C, Vec* mean, Sums& sums) {
+        Vec lag[D * D] = {};
         for (Index t = stop - 1; t >= start; --t) {
             const double* slot = memory.data() + (t - start) * SLOT * LANES;
-            Vec lag[D * D], active = spread(0.0);
+            Vec active = spread(0.0);
             bool any = false, moves[LANES];
             for (int l = 0; l < LANES; ++l) {
                 moves[l] = t < steps[l] && !(ends[l] && t + 1 == steps[l]);
@@ -572,10 +574,7 @@ inline bool lanes_of(const Pass& p, std::vector<char>& whole) {
             order.push_back(i);
         }
     }
-    const Index* offsets = p.offsets;
-    std::stable_sort(order.begin(), order.end(), [offsets](Index a, Index b) {
-        return offsets[a + 1] - offsets[a] > offsets[b + 1] - offsets[b];
-    });
+    sort_by_length(p, order, true);
     for (std::size_t i = 0; i < order.size() && !again; i += LANES)
         again = lanes.whole(order.data() + i,
                             static_cast<int>(std::min<std::size_t>(LANES, order.size() - i)));

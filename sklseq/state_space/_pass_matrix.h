@@ -70,7 +70,7 @@ inline double dot(int n, const double* a, const double* b) {
     if (n >= LANES) {
         Vec sum = load(a) * load(b);
         for (j = LANES; j + LANES <= n; j += LANES) sum += load(a + j) * load(b + j);
-        for (int l = 0; l < LANES; ++l) total += sum[l];
+        total = sum_of(sum);
     }
 #endif
     double one = 0.0, two = 0.0;
@@ -94,24 +94,85 @@ inline void transpose(int n, const double* M, double* out) {
         for (int j = 0; j < n; ++j) out[j * n + i] = M[i * n + j];
 }
 
-// C (m, n) = alpha op(A) op(B) + beta C, inner dimension r
+// R rows and N vectors V of C := alpha A B + beta C, kept in registers; a_l and a_i are the strides
+// of A's columns and rows, so that A may be transposed.
+template <class V, int R, int N>
+inline void product_block(int terms, const double* A, Index a_i, Index a_l, const double* B, int n,
+                          double alpha, double beta, double* C) {
+    V sum[R][N];
+    for (int i = 0; i < R; ++i)
+        for (int v = 0; v < N; ++v) sum[i][v] = V();
+    for (int l = 0; l < terms; ++l) {
+        V row[N];
+        for (int v = 0; v < N; ++v) row[v] = wide<V>::load(B + v * wide<V>::size);
+        for (int i = 0; i < R; ++i) {
+            const double factor = A[i * a_i];
+            for (int v = 0; v < N; ++v) sum[i][v] += factor * row[v];
+        }
+        A += a_l;
+        B += n;
+    }
+    for (int i = 0; i < R; ++i)
+        for (int v = 0; v < N; ++v) {
+            double* out = C + static_cast<Index>(i) * n + v * wide<V>::size;
+            V value = alpha * sum[i][v];
+            if (beta != 0.0) value += beta * wide<V>::load(out);
+            wide<V>::store(out, value);
+        }
+}
+
+template <int R>
+inline void product_rows(int columns, int n, int terms, const double* A, Index a_i, Index a_l,
+                         const double* B, double alpha, double beta, double* C) {
+    int j = 0;
+#ifdef __GNUC__
+    for (; j + 2 * LANES <= columns; j += 2 * LANES)
+        product_block<Vec, R, 2>(terms, A, a_i, a_l, B + j, n, alpha, beta, C + j);
+    for (; j + LANES <= columns; j += LANES)
+        product_block<Vec, R, 1>(terms, A, a_i, a_l, B + j, n, alpha, beta, C + j);
+    for (; j + 2 <= columns; j += 2)
+        product_block<Pair, R, 1>(terms, A, a_i, a_l, B + j, n, alpha, beta, C + j);
+#endif
+    for (; j < columns; ++j)
+        product_block<double, R, 1>(terms, A, a_i, a_l, B + j, n, alpha, beta, C + j);
+}
+
+constexpr int OWN_PRODUCT = 32;  // inner dimension and columns up to which BLAS is slower
+
+// Whole vectors that hold the lower triangle of rows i..i + 3 of n columns.
+inline int lower_columns(int i, int n) { return std::min(n, (i + 3) / LANES * LANES + LANES); }
+
+// C (m, n) = alpha op(A) op(B) + beta C, inner dimension r; with `lower` at least its lower triangle
 inline void multiply(Gemm gemm, bool ta, bool tb, int m, int n, int r, double alpha,
-                     const double* A, const double* B, double beta, double* C) {
-    if (m > 12 || n > 12 || r > 12) {
+                     const double* A, const double* B, double beta, double* C,
+                     bool lower = false) {
+    if (n > OWN_PRODUCT || r > OWN_PRODUCT) {
         char fa = tb ? 'T' : 'N', fb = ta ? 'T' : 'N';
         int lda = tb ? r : n, ldb = ta ? m : r;
         gemm(&fa, &fb, &n, &m, &r, &alpha, const_cast<double*>(B), &lda, const_cast<double*>(A),
              &ldb, &beta, C, &n);
         return;
     }
-    for (int i = 0; i < m; ++i) {
-        for (int j = 0; j < n; ++j) {
-            double acc = 0.0;
-            for (int l = 0; l < r; ++l)
-                acc += (ta ? A[l * m + i] : A[i * r + l]) * (tb ? B[j * r + l] : B[l * n + j]);
-            C[i * n + j] = alpha * acc + (beta == 0.0 ? 0.0 : beta * C[i * n + j]);
-        }
+    double turned[OWN_PRODUCT * OWN_PRODUCT];
+    if (tb) {
+        for (int j = 0; j < n; ++j)
+            for (int l = 0; l < r; ++l) turned[l * n + j] = B[j * r + l];
+        B = turned;
     }
+    const Index a_i = ta ? 1 : r, a_l = ta ? m : 1;
+    int i = 0;
+    for (; i + 4 <= m; i += 4)
+        product_rows<4>(lower ? lower_columns(i, n) : n, n, r, A + i * a_i, a_i, a_l, B, alpha, beta,
+                        C + static_cast<Index>(i) * n);
+    for (; i < m; ++i)
+        product_rows<1>(n, n, r, A + i * a_i, a_i, a_l, B, alpha, beta,
+                        C + static_cast<Index>(i) * n);
+}
+
+// the upper triangle := the lower one
+inline void mirror(int d, double* P) {
+    for (int i = 1; i < d; ++i)
+        for (int j = 0; j < i; ++j) P[j * d + i] = P[i * d + j];
 }
 
 inline void symmetrise(int d, double* P) {

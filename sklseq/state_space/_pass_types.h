@@ -9,6 +9,13 @@
 #include <cstring>
 #include <vector>
 
+// for what is called from several places and not often enough to be worth a copy in each
+#ifdef _MSC_VER
+#define SKLSEQ_NOINLINE __declspec(noinline)
+#else
+#define SKLSEQ_NOINLINE __attribute__((noinline))
+#endif
+
 namespace sklseq {
 
 typedef std::ptrdiff_t Index;
@@ -65,6 +72,15 @@ struct Pass {
     const double* A_at(Index t) const { return A + t * A_stride; }
     const double* Q_at(Index t) const { return Q + t * Q_stride; }
 };
+
+// Sequences in order of their lengths, equal ones as they were.
+inline void sort_by_length(const Pass& p, std::vector<Index>& sequences, bool longest_first) {
+    const Index* offsets = p.offsets;
+    std::stable_sort(sequences.begin(), sequences.end(), [=](Index a, Index b) {
+        const Index difference = (offsets[a + 1] - offsets[a]) - (offsets[b + 1] - offsets[b]);
+        return longest_first ? difference > 0 : difference < 0;
+    });
+}
 
 // A sequence is redone in square-root form when a whitened innovation variance passes
 // WORST_VARIANCE, or a pivot of a predicted covariance falls below WORST_PIVOT of its diagonal.

@@ -15,6 +15,18 @@ inline Vec smaller(Vec a, Vec b) { return a < b ? a : b; }
 // x where the flag is positive, else 0, whatever x is
 inline Vec keep_if(Vec flag, Vec x) { return flag > 0.0 ? x : Vec{}; }
 
+// row[l][at] in lane l
+inline Vec gather(const double* const* row, Index at) {
+#if SKLSEQ_LANES == 2
+    return Vec{row[0][at], row[1][at]};
+#elif SKLSEQ_LANES == 4
+    return Vec{row[0][at], row[1][at], row[2][at], row[3][at]};
+#else
+    return Vec{row[0][at], row[1][at], row[2][at], row[3][at],
+               row[4][at], row[5][at], row[6][at], row[7][at]};
+#endif
+}
+
 // with two lanes Pair and Vec are one type
 typedef double Pair __attribute__((vector_size(16)));
 typedef double LoosePair __attribute__((vector_size(16), aligned(8), may_alias));
@@ -32,6 +44,11 @@ inline Vec spread(double value) {
 inline Vec load(const double* x) {
     Vec v;
     for (int i = 0; i < LANES; ++i) v.x[i] = x[i];
+    return v;
+}
+inline Vec gather(const double* const* row, Index at) {
+    Vec v;
+    for (int i = 0; i < LANES; ++i) v.x[i] = row[i][at];
     return v;
 }
 inline void store(double* x, const Vec& v) {
@@ -72,6 +89,15 @@ inline double largest(const Vec& v) {
     double top = v[0];
     for (int i = 1; i < LANES; ++i) top = v[i] > top ? v[i] : top;
     return top;
+}
+
+// the sum of the lanes, as a tree
+inline double sum_of(const Vec& v) {
+    double part[LANES];
+    store(part, v);
+    for (int step = LANES / 2; step > 0; step /= 2)
+        for (int i = 0; i < step; ++i) part[i] += part[i + step];
+    return part[0];
 }
 
 // Loads and stores of a vector type, or of one double.

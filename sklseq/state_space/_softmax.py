@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_array, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from sklseq._base import unchanged_on_error
 from sklseq._em import EMResult, run_em
@@ -594,23 +594,7 @@ class SoftmaxStateSpace(BaseStateSpace):
         """
         check_is_fitted(self)
         words = self._model().words
-
-        def one(states):
-            states = check_array(states, dtype=np.float64, input_name="X")
-            if states.shape[1] != self.n_components:
-                raise ValueError(
-                    f"X must have n_components={self.n_components} columns, got {states.shape[1]}."
-                )
-            return words.probabilities(states)
-
-        if isinstance(X, np.ndarray) and X.ndim == 3:
-            return np.stack([one(states) for states in X])
-        if np.ndim(X[0] if isinstance(X, list | tuple | np.ndarray) else 0) == 2:
-            result = np.empty(len(X), dtype=object)
-            for i, states in enumerate(X):
-                result[i] = one(states)
-            return result
-        return one(X)
+        return self._of_states(X, lambda states, _: words.probabilities(states))
 
     def smooth(self, X, *, groups=None, lengths=None) -> Posterior:
         """Smoothed moments of S_t given all of X, by the KL-optimal Gaussian.
@@ -690,6 +674,7 @@ class SoftmaxStateSpace(BaseStateSpace):
         return self._run(self._model_for(sequences).step_scores, sequences)[0]
 
     def _sequence_scores(self, sequences: Sequences) -> np.ndarray:
+        check_count(self, "n_particles", 0)  # may have been set after the fit
         model, seed = self._model_for(sequences), self._seed()
 
         def scores(X, offsets):
@@ -776,6 +761,7 @@ class SoftmaxStateSpace(BaseStateSpace):
         series", J. American Statistical Association 99(465).
         """
         n_draws = check_positive(n_draws, "n_draws")
+        check_count(self, "n_particles", 0)
         sequences = self._check_X(X, groups, lengths)
         random_state = check_random_state(
             self.random_state if random_state is None else random_state

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import minimize
 
+from sklseq._covariance import covariance_from_vector, covariance_to_vector
 from sklseq._sequences import Sequences
 from sklseq.state_space import _softmax_sites as kernels
 from sklseq.state_space._chain import ChainStatistics, LinearGaussianChain, Moments
-from sklseq.state_space._linear_gaussian import _factor_vector, _from_factor_vector
 from sklseq.state_space._quadrature import sigma_rule, wide_rule
 from sklseq.state_space._softmax_posterior import (
     ContentStreams,
@@ -28,7 +28,7 @@ from sklseq.state_space._softmax_posterior import (
     twisted_log_likelihoods,
 )
 
-M_STEP_ITERATIONS = 10  # of L-BFGS, warm from the last M-step
+M_STEP_ITERATIONS = 5  # of L-BFGS, warm from the last M-step; ten gain nothing over EM as a whole
 M_STEP_GAIN = 1e-9  # relative; what is missing is made up in the next M-step
 SMOOTHING = 0.5  # pseudo-count of every word in the unigram that `offset` shrinks to
 
@@ -310,7 +310,7 @@ class SoftmaxModel:
     def to_vector(self) -> np.ndarray:
         """Free parameters as real numbers without constraints."""
         parts = [value[self._free(name)] for name, value in self._parameters().items()]
-        parts += [_factor_vector(value) for value in self._covariances().values()]
+        parts += [covariance_to_vector(value) for value in self._covariances().values()]
         return np.concatenate(parts)
 
     def from_vector(self, vector) -> SoftmaxModel | None:
@@ -324,8 +324,8 @@ class SoftmaxModel:
             values[name][free] = vector[at : at + free.sum()]
             at += free.sum()
         for name, value in self._covariances().items():
-            size = len(_factor_vector(value))
-            values[name] = _from_factor_vector(vector[at : at + size], value)
+            size = len(covariance_to_vector(value))
+            values[name] = covariance_from_vector(vector[at : at + size], value)
             at += size
             if not np.all(np.isfinite(values[name])):
                 return None

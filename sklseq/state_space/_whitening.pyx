@@ -10,6 +10,27 @@ from libc.math cimport isnan
 from libc.stdint cimport uint64_t
 from libcpp.string cimport string
 from libcpp.unordered_map cimport unordered_map
+from libcpp.vector cimport vector
+
+cdef extern from "_whitening_rows.h" namespace "sklseq" nogil:
+    cdef cppclass RowMap:
+        Py_ssize_t n, p, first, n_maps
+        const double* X
+        const double* centre
+        const double* shift
+        const Py_ssize_t* pattern
+        const double* W
+        double* out
+    void map_rows(const RowMap&) except +
+    cdef cppclass MapTables:
+        Py_ssize_t n_patterns, p, d
+        const unsigned char* masks
+        const double* covariance
+        const double* B
+        double* W
+        double* S
+        double* log_det
+    void map_tables(const MapTables&) except +
 
 
 def find_patterns(const double[:, ::1] X not None):
@@ -43,15 +64,25 @@ cdef _masks_of(const double[:, ::1] X, firsts):
 
 
 cdef list _number_words(const double[:, ::1] X, Py_ssize_t[::1] pattern):
+    """By a table where there are few patterns, else by hashing."""
     cdef unordered_map[uint64_t, Py_ssize_t] numbers
+    cdef vector[Py_ssize_t] table
     cdef uint64_t word, last_word = 0
-    cdef Py_ssize_t t, j, last = -1
+    cdef Py_ssize_t t, j, p = X.shape[1], last = -1
+    cdef bint small = p <= 12
     cdef list firsts = []
+    if small:
+        table.resize(1 << p, -1)
     for t in range(X.shape[0]):
         word = 0
-        for j in range(X.shape[1]):
+        for j in range(p):
             word |= <uint64_t>(1 if isnan(X[t, j]) else 0) << j
-        if last < 0 or word != last_word:
+        if small:
+            last = table[word]
+            if last < 0:
+                table[word] = last = len(firsts)
+                firsts.append(t)
+        elif last < 0 or word != last_word:
             if numbers.count(word) == 0:
                 numbers[word] = len(firsts)
                 firsts.append(t)
@@ -77,6 +108,30 @@ cdef list _number_strings(const double[:, ::1] X, Py_ssize_t[::1] pattern):
     return firsts
 
 
+cdef Py_ssize_t _scale(
+    const double* x,
+    const double* shift,
+    const double* centre,
+    const double* weights,
+    Py_ssize_t n,
+    double* out,
+) noexcept nogil:
+    """n entries, each with its own centre and weight; without a branch, so that it is vectorised"""
+    cdef Py_ssize_t e, missing = 0
+    cdef double value
+    if shift is NULL:
+        for e in range(n):
+            value = x[e] - centre[e]
+            missing += value != value
+            out[e] = value * weights[e] if value == value else 0.0
+    else:
+        for e in range(n):
+            value = x[e] - centre[e] - shift[e]
+            missing += value != value
+            out[e] = value * weights[e] if value == value else 0.0
+    return missing
+
+
 def scale_rows(
     const double[:, ::1] X not None,
     const double[::1] centre not None,
@@ -88,19 +143,28 @@ def scale_rows(
 
     IN: shift (N, p), or None.  Returns the number of missing entries.
     """
-    cdef Py_ssize_t n = X.shape[0], p = X.shape[1], t, j, missing = 0
-    cdef double x
-    cdef bint shifted = shift is not None
+    cdef Py_ssize_t n = X.shape[0], p = X.shape[1], at = 0, e, size, missing = 0
+    cdef const double* shifts = NULL
+    # narrow rows are worked several at a time, with as many copies of centre and weights
+    cdef double[64] centres
+    cdef double[64] all_weights
+    cdef const double* c = &centre[0]
+    cdef const double* w = &weights[0]
+    size = p
+    if p <= 32:
+        size = 64 // p * p
+        for e in range(size):
+            centres[e] = centre[e % p]
+            all_weights[e] = weights[e % p]
+        c = centres
+        w = all_weights
     with nogil:
-        for t in range(n):
-            for j in range(p):
-                x = X[t, j] - centre[j]
-                if shifted:
-                    x = x - shift[t, j]
-                if isnan(x):
-                    missing += 1
-                    x = 0.0
-                out[t, j] = x * weights[j]
+        while at < n * p:
+            size = min(size, n * p - at)
+            if shift is not None:
+                shifts = &shift[0, 0] + at
+            missing += _scale(&X[0, 0] + at, shifts, c, w, size, &out[0, 0] + at)
+            at += size
     return missing
 
 
@@ -134,6 +198,30 @@ def whiten_complete_rows(
     return complete
 
 
+def whitening_maps(
+    const unsigned char[:, ::1] masks not None,
+    const double[:, ::1] covariance not None,
+    const double[:, ::1] B not None,
+    double[:, :, ::1] W not None,
+    double[:, :, ::1] S not None,
+    double[::1] log_det not None,
+):
+    """Whiteners of the entries that each pattern has, from a positive definite covariance (p, p).
+
+    IN: masks (n_patterns, p), 1 where an entry is there; B (p, d).
+    OUT: W (n_patterns, p, p) lower triangular, W C W' = I; S (n_patterns, p, d) = W B; rows of both
+    are zero for missing entries; log_det (n_patterns,) = log |W|.
+    """
+    cdef MapTables tables
+    if masks.shape[0] == 0:
+        return
+    tables.n_patterns, tables.p, tables.d = masks.shape[0], masks.shape[1], B.shape[1]
+    tables.masks, tables.covariance, tables.B = &masks[0, 0], &covariance[0, 0], &B[0, 0]
+    tables.W, tables.S, tables.log_det = &W[0, 0, 0], &S[0, 0, 0], &log_det[0]
+    with nogil:
+        map_tables(tables)
+
+
 def map_rows_by_pattern(
     const double[:, ::1] X not None,
     const double[::1] centre not None,
@@ -147,24 +235,18 @@ def map_rows_by_pattern(
 
     Rows whose pattern W does not have are left.
     """
-    cdef Py_ssize_t n = X.shape[0], p = X.shape[1], k = W.shape[1], t, i, j, q
-    cdef double x
-    cdef bint shifted = shift is not None
+    cdef RowMap rows
+    if X.shape[0] == 0:
+        return
+    rows.n, rows.p = X.shape[0], X.shape[1]
+    rows.X, rows.centre, rows.pattern = &X[0, 0], &centre[0], &pattern[0]
+    rows.shift = NULL
+    if shift is not None:
+        rows.shift = &shift[0, 0]
+    rows.first, rows.n_maps, rows.W = first, W.shape[0], &W[0, 0, 0]
+    rows.out = &out[0, 0]
     with nogil:
-        for t in range(n):
-            q = pattern[t] - first
-            if q < 0 or q >= W.shape[0]:
-                continue
-            for i in range(k):
-                out[t, i] = 0.0
-            for j in range(p):
-                x = X[t, j] - centre[j]
-                if shifted:
-                    x = x - shift[t, j]
-                if isnan(x):
-                    continue
-                for i in range(k):
-                    out[t, i] += W[q, i, j] * x
+        map_rows(rows)
 
 
 def project_rows_by_pattern(
