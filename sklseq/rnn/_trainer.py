@@ -121,13 +121,16 @@ class Optimiser:
 
 @dataclass
 class History:
-    """What a training run leaves besides the parameters."""
+    """What a training run leaves; ``kept`` are the parameters to predict with."""
 
+    kept: np.ndarray
     loss_curve: list[float] = field(default_factory=list)
     validation_scores: list[float] = field(default_factory=list)
-    best_validation_score: float | None = None
-    n_updates: int = 0
     converged: bool = False
+
+    @property
+    def best_validation_score(self) -> float | None:
+        return max(self.validation_scores, default=None)
 
 
 def rate_at(settings: Settings, update: int, n_planned: int) -> float:
@@ -166,57 +169,67 @@ def train(
     random: np.random.RandomState,
     name: str,
     n_symbols: int,
-) -> tuple[np.ndarray, History]:
-    """Minimise for at most n_epochs passes; the parameters to keep and the history.
+) -> History:
+    """Minimise for at most n_epochs passes; with the parameters to keep.
 
     Ends when the epochs of the schedule are done, when the validation score (early_stopping) or,
-    at a constant rate, the loss has not improved by tol for n_iter_no_change epochs, or when the
-    loss is no longer finite: then with the weights of the last good epoch, and a warning.
+    at a constant rate, the loss has not improved by tol for n_iter_no_change epochs, when the loss
+    is no longer finite (then with the weights of the last good epoch), or by Ctrl-C once there was
+    an update; each of the last two, and a constant rate to the end, with a warning of its own.
     """
-    settings, history = optimiser.settings, History()
+    history = History(optimiser.result.copy())
+    try:
+        warning = _run_epochs(optimiser, objective, n_epochs, random, name, n_symbols, history)
+    except KeyboardInterrupt:
+        if not optimiser.n_updates:
+            raise
+        which = "best" if history.validation_scores else "last"
+        if which == "last" and np.isfinite(optimiser.parameters).all():
+            history.kept = optimiser.result.copy()
+        warning = (
+            f"Fitting {name} was interrupted after {len(history.loss_curve)} epochs: the {which} "
+            "weights so far are kept; fit with warm_start=True goes on from there."
+        )
+    if warning:
+        warnings.warn(warning, ConvergenceWarning, stacklevel=5)
+    return history
+
+
+def _run_epochs(
+    optimiser, objective, n_epochs, random, name, n_symbols, history: History
+) -> str | None:
+    """Passes over the data until training ends; the history as it goes, and what to warn of."""
+    settings = optimiser.settings
     per_epoch = objective.n_minibatches()
-    best = np.inf
-    kept = optimiser.result.copy()
-    stale = 0
+    best, stale = np.inf, 0
     for epoch in range(n_epochs):
         began = time.perf_counter()
         loss = run_epoch(optimiser, objective, random, epoch * per_epoch, n_epochs * per_epoch)
         if not (np.isfinite(loss) and np.isfinite(optimiser.parameters).all()):
-            warnings.warn(
+            return (
                 f"{name}: the loss is not finite in epoch {epoch + 1}; training stops with the "
-                "weights of the last good epoch. Lower learning_rate_init or max_grad_norm.",
-                ConvergenceWarning,
-                stacklevel=4,
+                "weights of the last good epoch. Lower learning_rate_init or max_grad_norm."
             )
-            return kept, history
-        history.loss_curve.append(float(loss))
-        history.n_updates = optimiser.n_updates
-        criterion = loss
+        criterion = float(loss)
         if settings.early_stopping:
-            score = objective.validation_score(optimiser.result)
-            history.validation_scores.append(score)
-            criterion = -score
+            criterion = -objective.validation_score(optimiser.result)
+        if not settings.early_stopping or criterion < best:
+            history.kept = optimiser.result.copy()
+        history.loss_curve.append(float(loss))
+        if settings.early_stopping:
+            history.validation_scores.append(-criterion)
         if settings.verbose:
             report(name, epoch, n_epochs, history, n_symbols / (time.perf_counter() - began))
         stale = 0 if criterion < best - settings.tol else stale + 1
-        if not settings.early_stopping or criterion < best:
-            kept = optimiser.result.copy()
         best = min(best, criterion)
         waits = settings.early_stopping or settings.learning_rate == "constant"
         if waits and stale >= settings.n_iter_no_change:
             history.converged = True
-            break
-    else:
-        history.converged = settings.learning_rate != "constant"
-    if settings.early_stopping:
-        history.best_validation_score = -best
-    if not history.converged:
-        warnings.warn(
-            f"{name}: max_iter ({n_epochs}) reached and the training has not converged yet.",
-            ConvergenceWarning,
-            stacklevel=4,
-        )
-    return kept, history
+            return None
+    history.converged = settings.learning_rate != "constant"
+    if history.converged:
+        return None
+    return f"{name}: max_iter ({n_epochs}) reached and the training has not converged yet."
 
 
 def report(name: str, epoch: int, n_epochs: int, history: History, speed: float) -> None:
