@@ -6,6 +6,7 @@ loss and gradient at a flat vector of parameters.
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Iterable
@@ -75,43 +76,41 @@ class Optimiser:
         """One step along a gradient, its norm clipped at max_grad_norm."""
         settings = self.settings
         self.n_updates += 1
-        norm = np.sqrt(kernels.sum_of_squares(gradient))
+        norm = math.sqrt(kernels.sum_of_squares(gradient))
         scale = min(1.0, settings.max_grad_norm / max(norm, 1e-30))
         step = self._sgd_step if settings.solver == "sgd" else self._adam_step
-        penalised = slice(0, self.n_weights)
-        step(penalised, gradient[penalised], rate, scale, settings.alpha)
-        free = slice(self.n_weights, None)
-        step(free, gradient[free], rate, scale, 0.0)
+        step(gradient, rate, scale)
         if settings.average_decay:
             t = self.n_updates
             decay = min(settings.average_decay, (1.0 + t) / (10.0 + t))
             kernels.move_average(1.0 - decay, self.parameters, self.average)
 
-    def _adam_step(self, part, gradient, rate, scale, alpha) -> None:
+    def _adam_step(self, gradient, rate, scale) -> None:
         s, t = self.settings, self.n_updates
         decoupled = s.solver == "adamw"
         kernels.adam_step(
+            self.n_weights,
             scale,
-            0.0 if decoupled else alpha,
-            rate * alpha if decoupled else 0.0,
+            0.0 if decoupled else s.alpha,
+            rate * s.alpha if decoupled else 0.0,
             rate / (1.0 - s.beta_1**t),
-            1.0 / np.sqrt(1.0 - s.beta_2**t),
+            1.0 / math.sqrt(1.0 - s.beta_2**t),
             s.beta_1,
             s.beta_2,
             s.epsilon,
             gradient,
-            self.parameters[part],
-            self.mean[part],
-            self.square[part],
+            self.parameters,
+            self.mean,
+            self.square,
         )
 
-    def _sgd_step(self, part, gradient, rate, scale, alpha) -> None:
-        momentum = self.settings.momentum
-        parameters, velocity = self.parameters[part], self.mean[part]
-        step = rate * (scale * gradient + alpha * parameters)
-        velocity *= momentum
+    def _sgd_step(self, gradient, rate, scale) -> None:
+        s, parameters, velocity = self.settings, self.parameters, self.mean
+        step = (rate * scale) * gradient
+        step[: self.n_weights] += (rate * s.alpha) * parameters[: self.n_weights]
+        velocity *= s.momentum
         velocity -= step
-        parameters += momentum * velocity - step if self.settings.nesterovs_momentum else velocity
+        parameters += s.momentum * velocity - step if s.nesterovs_momentum else velocity
 
     @property
     def result(self) -> np.ndarray:
@@ -138,7 +137,7 @@ def rate_at(settings: Settings, update: int, n_planned: int) -> float:
     if settings.learning_rate == "constant":
         return settings.learning_rate_init
     done = min(update / max(n_planned, 1), 1.0)
-    return settings.learning_rate_init * 0.5 * (1.0 + np.cos(np.pi * done))
+    return settings.learning_rate_init * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
 def run_epoch(
