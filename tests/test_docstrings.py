@@ -110,33 +110,39 @@ def test_parameters_of_estimators(name):
             assert ast.literal_eval(told.group(1)) == parameter.default, line.group()
 
 
-def fit_on_something(cls):
+def fitted_on_something(cls):
+    """One fitted estimator for each kind of input."""
     rng = np.random.default_rng(0)
-    inner = {sklseq.Stepwise: StandardScaler(), sklseq.SequenceClassifier: sklseq.GaussianHMM()}
-    estimator = cls(inner[cls]) if cls in inner else cls()
     frame = pytest.importorskip("pandas").DataFrame(
         rng.integers(0, 4, (40, 2)), columns=["a", "b"]
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if isinstance(estimator, ClassifierMixin):
-            return estimator.fit(frame, rng.permutation(40) % 2)
-        return estimator.fit(frame)
+    inner = {sklseq.Stepwise: StandardScaler(), sklseq.SequenceClassifier: sklseq.GaussianHMM()}
+    given = {sklseq.CharRNNClassifier: [frame, TEXTS], sklseq.CharRNNLanguageModel: [TEXTS]}
+    for X in given.get(cls, [frame]):
+        estimator = cls(inner[cls]) if cls in inner else cls()
+        y = [rng.permutation(40) % 2] if isinstance(estimator, ClassifierMixin) else []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield estimator.fit(X, *y)
 
 
-@pytest.mark.parametrize("name", [n for n in sorted(ESTIMATORS) if "RNN" not in n])
+TEXTS = ["ab", "ba", "aab", "b"] * 10
+
+
+@pytest.mark.parametrize("name", sorted(ESTIMATORS))
 def test_fitted_attributes(name):
     documented = entries(sections(ESTIMATORS[name].__doc__)["Attributes"])
-    estimator = fit_on_something(ESTIMATORS[name])
-    fitted = {
-        attribute
-        for attribute in vars(estimator)
-        if attribute.endswith("_") and not attribute.startswith("_")
-    }
     hidden = {"final_stateprob_"}  # serves continues=True
-    missing = fitted - set(documented) - hidden
-    assert not missing, f"{name}: {sorted(missing)} not documented"
-    absent = {attribute for attribute in documented if not hasattr(estimator, attribute)}
+    absent = set(documented)
+    for estimator in fitted_on_something(ESTIMATORS[name]):
+        fitted = {
+            attribute
+            for attribute in vars(estimator)
+            if attribute.endswith("_") and not attribute.startswith("_")
+        }
+        missing = fitted - set(documented) - hidden
+        assert not missing, f"{name}: {sorted(missing)} not documented"
+        absent -= {attribute for attribute in documented if hasattr(estimator, attribute)}
     assert not absent, f"{name}: {sorted(absent)} documented but not there after fit"
 
 

@@ -145,9 +145,18 @@ def test_adam_step_is_the_published_one(instruction_set):
         m, v = b1 * mean + (1 - b1) * g, b2 * square + (1 - b2) * g**2
         expected = theta * (1 - rate * alpha) if decoupled else theta
         step = rate * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + epsilon)
+        # the last seven are not penalised
+        free = slice(30, None)
+        if decoupled:
+            expected[free] = theta[free]
+        else:
+            g[free] = 0.5 * gradient[free]
+            m[free] = b1 * mean[free] + (1 - b1) * g[free]
+            v[free] = b2 * square[free] + (1 - b2) * g[free] ** 2
+            step = rate * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + epsilon)
         found, m_found, v_found = theta.copy(), mean.copy(), square.copy()
         kernels.adam_step(
-            0.5, 0.0 if decoupled else alpha, rate * alpha if decoupled else 0.0,
+            30, 0.5, 0.0 if decoupled else alpha, rate * alpha if decoupled else 0.0,
             rate / (1 - b1**t), 1 / np.sqrt(1 - b2**t), b1, b2, epsilon, gradient, found, m_found,
             v_found,
         )  # fmt: skip

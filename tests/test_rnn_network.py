@@ -203,3 +203,24 @@ def test_pooled_features_of_long_sequences_are_those_of_one_window(monkeypatch):
             network.pack().features(batch, inputs, Workspace()), whole, rtol=1e-13
         )
         monkeypatch.undo()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_texts_that_start_alike_take_a_shorter_way_to_the_same_bits(cell, dtype):
+    """The product of the second step is formed once where all read the same first symbol."""
+    network, _, _, _, _ = make_case(cell, 2, hidden=21, dtype=dtype)
+    lengths = np.array([6, 6, 4, 2, 1])
+    starts = np.cumsum(lengths) - lengths
+    codes = np.random.RandomState(0).randint(5, size=lengths.sum()).astype(np.int32)
+    codes[starts] = 1
+    alike = SequenceBatch.sorted(np.arange(4), starts[:4], lengths[:4])
+    mixed = SequenceBatch.sorted(np.arange(5), starts, lengths)
+    codes[starts[4]] = 2  # the last one starts otherwise: no short way in this batch
+    outputs = []
+    for batch in (alike, mixed):
+        window = batch.window(0, 9)
+        done = network.pack().forward(window, codes[window.index], Workspace())
+        outputs.append({k: done[-1].outputs[row] for row, k in enumerate(window.index)})
+    for k, value in outputs[0].items():
+        np.testing.assert_array_equal(value, outputs[1][k])

@@ -11,13 +11,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sklseq.rnn import _recurrence as kernels
+
 
 @dataclass(frozen=True)
 class Window:
-    """Steps of a batch: counts (T,) sequences alive at each; index (N,) into the flat inputs."""
+    """Steps of a batch: counts (T,) sequences alive at each; in packed order (N,) the index into
+    the flat inputs and the row, the sequence's place in the batch."""
 
     counts: np.ndarray
     index: np.ndarray
+    rows: np.ndarray
 
     @property
     def n_sequences(self) -> int:
@@ -56,18 +60,18 @@ class SequenceBatch:
         if n == 1:
             return [self]
         return [
-            SequenceBatch(self.rows[i::n], self.starts[i::n], self.lengths[i::n]) for i in range(n)
-        ]
+            SequenceBatch(*(np.ascontiguousarray(part[i::n])
+                            for part in (self.rows, self.starts, self.lengths)))
+            for i in range(n)
+        ]  # fmt: skip
 
     def window(self, first: int, last: int) -> Window:
         """Steps first, ..., last - 1 of the sequences that have them."""
-        last = min(last, self.n_steps)
-        # alive at step t: lengths > t; lengths fall, so -lengths is sorted
-        counts = np.searchsorted(-self.lengths, -np.arange(first, last), side="left")
-        ends = counts.cumsum()
-        step = np.repeat(np.arange(last - first), counts)
-        row = np.arange(ends[-1]) - (ends - counts)[step]
-        return Window(counts.astype(np.int64, copy=False), self.starts[row] + (step + first))
+        counts = np.empty(min(last, self.n_steps) - first, np.int64)
+        n = kernels.count_alive(self.lengths, first, counts)
+        index, rows = np.empty(n, np.intp), np.empty(n, np.intp)
+        kernels.fill_window(self.starts, first, counts, index, rows)
+        return Window(counts, index, rows)
 
 
 def chunks_by_length(

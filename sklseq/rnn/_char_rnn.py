@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from sklseq.rnn._batches import SequenceBatch, chunks_by_length
 from sklseq.rnn._cells import POOLINGS
 from sklseq.rnn._network import Architecture, Network, PackedNetwork, Workspace
 from sklseq.rnn._objective import SequenceObjective
-from sklseq.rnn._trainer import History, Optimiser, Settings, run_epoch, train
+from sklseq.rnn._trainer import Optimiser, Settings, run_epoch, train
 from sklseq.rnn._vocabulary import (
     END,
     EncodedTexts,
@@ -195,7 +196,7 @@ class BaseCharRNN(DocumentationLink, ClassNamePrefixFeaturesOutMixin, BaseEstima
         initial: np.ndarray,
         objective: SequenceObjective,
         random: np.random.RandomState,
-    ) -> History:
+    ) -> None:
         """All of fit's minimising; sets the network and what is told of the run."""
         optimiser = Optimiser(self._settings(), initial, architecture.n_weights)
         n_epochs = self.max_iter
@@ -203,11 +204,11 @@ class BaseCharRNN(DocumentationLink, ClassNamePrefixFeaturesOutMixin, BaseEstima
             n_epochs = max(AUTO_EPOCHS, -(-AUTO_UPDATES // objective.n_minibatches()))
         with workers(self.n_jobs) as pool:
             objective.pool = pool
-            parameters, history = train(
+            history = train(
                 optimiser, objective, n_epochs, random, type(self).__name__,
                 int(objective.lengths.sum()),
             )  # fmt: skip
-        self._network = Network(architecture, parameters)
+        self._network = Network(architecture, history.kept)
         self._optimiser = None
         self.loss_curve_ = history.loss_curve
         self.loss_ = history.loss_curve[-1] if history.loss_curve else np.nan
@@ -215,31 +216,29 @@ class BaseCharRNN(DocumentationLink, ClassNamePrefixFeaturesOutMixin, BaseEstima
         self.converged_ = history.converged
         self.validation_scores_ = history.validation_scores if self.early_stopping else None
         self.best_validation_score_ = history.best_validation_score
-        return history
 
     def _train_more(
         self, architecture: Architecture, initial: np.ndarray, objective: SequenceObjective
     ) -> None:
         """partial_fit: one pass at a constant rate, the optimiser kept between calls."""
-        if getattr(self, "_optimiser", None) is None:
-            self._optimiser = Optimiser(
-                self._settings("constant"), initial, architecture.n_weights
-            )
-            self._random = check_random_state(self.random_state)
-            self.loss_curve_ = list(getattr(self, "loss_curve_", []))
-        kept = self._optimiser.result.copy()
+        settings, kept = self._settings("constant"), getattr(self, "_optimiser", None)
+        if kept is None or kept.settings.solver != settings.solver:
+            optimiser = Optimiser(settings, initial, architecture.n_weights)
+            random = check_random_state(self.random_state)
+        else:  # copies, so that a pass that fails leaves nothing behind
+            optimiser, random = copy.deepcopy((self._optimiser, self._random))
+            optimiser.settings = settings
         with workers(self.n_jobs) as pool:
             objective.pool = pool
-            loss = run_epoch(self._optimiser, objective, self._random, 0, 1)
-        if not (np.isfinite(loss) and np.isfinite(self._optimiser.parameters).all()):
-            self._optimiser = None
-            self._network = Network(architecture, kept)
+            loss = run_epoch(optimiser, objective, random, 0, 1)
+        if not (np.isfinite(loss) and np.isfinite(optimiser.parameters).all()):
             raise ValueError(
                 "partial_fit: the loss is not finite; the weights are those of before the call. "
                 "Lower learning_rate_init or max_grad_norm."
             )
-        self._network = Network(architecture, self._optimiser.result.copy())
-        self.loss_curve_.append(loss)
+        self._optimiser, self._random = optimiser, random
+        self._network = Network(architecture, optimiser.result.copy())
+        self.loss_curve_ = [*getattr(self, "loss_curve_", []), loss]
         self.loss_ = loss
         self.n_iter_ = len(self.loss_curve_)
 

@@ -8,7 +8,6 @@ from numbers import Integral
 import numpy as np
 from sklearn.base import ClassifierMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
@@ -19,6 +18,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from sklseq._base import unchanged_on_error
 from sklseq.rnn import _recurrence as kernels
 from sklseq.rnn._char_rnn import BaseCharRNN, check_number, check_weights, transfer
 from sklseq.rnn._network import Architecture, Network
@@ -134,9 +134,11 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
     n_iter_ : int
         Epochs run.
     converged_ : bool
-        Whether the schedule was completed or the criterion of ``tol`` met.
+        Whether ``fit`` completed its schedule or met the criterion of ``tol``.
     n_features_in_ : int
         Columns of a numeric X.
+    feature_names_in_ : ndarray of str (n_features_in_,)
+        Their names, where X is a table that has such.
 
     See Also
     --------
@@ -290,20 +292,26 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         Warns
         -----
         ConvergenceWarning
-            When max_iter ends a training at a constant rate, or the loss is no longer finite (the
-            weights are then those of the last good epoch).
+            When max_iter ends a training at a constant rate, the loss is no longer finite (the
+            weights are then those of the last good epoch), or Ctrl-C was pressed (the last weights,
+            or under early stopping the best so far, are kept).
         """
         self._check_parameters()
+        with unchanged_on_error(self):
+            self._fit(X, y, sample_weight)
+        return self
+
+    def _fit(self, X, y, sample_weight) -> None:
         random = check_random_state(self.random_state)
         again = self.warm_start and hasattr(self, "_network")
         X, y, weights = self._check_training(X, y, sample_weight, reset=not again)
-        classes, labels = np.unique(y, return_inverse=True)
+        classes = np.unique(y[weights > 0])
         if again and not np.array_equal(classes, self.classes_):
             raise ValueError(
                 f"warm_start needs the labels of the first fit, {self.classes_.tolist()}; got "
                 f"{classes.tolist()}."
             )
-        X, labels, weights = self._arrange(X, labels, weights)
+        X, labels, weights = self._arrange(X, np.searchsorted(classes, y), weights)
         weights = weights * self._class_weights(classes, labels, weights)[labels]
         vocabulary, sequences = self._learn(X, self._vocabulary if again else None)
         architecture = self._classifier_architecture(vocabulary, len(classes))
@@ -319,7 +327,6 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         self.classes_ = classes
         self._vocabulary = vocabulary
         self._train(architecture, initial, objective, random)
-        return self
 
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """One epoch over these samples at a constant rate; the optimiser is kept between calls.
@@ -355,6 +362,11 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
             raise ValueError(
                 "class_weight='balanced' is not supported by partial_fit; pass a dict of weights."
             )
+        with unchanged_on_error(self):
+            self._partial_fit(X, y, classes, sample_weight, first)
+        return self
+
+    def _partial_fit(self, X, y, classes, sample_weight, first: bool) -> None:
         X, y, weights = self._check_training(X, y, sample_weight, reset=first)
         known = np.unique(classes) if first else self.classes_
         if not first and classes is not None and not np.array_equal(np.unique(classes), known):
@@ -376,7 +388,6 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         self._train_more(architecture, initial, objective)
         self.classes_ = known
         self._vocabulary = vocabulary
-        return self
 
     def _check_training(self, X, y, sample_weight, reset):
         """X as a list of texts or a float64 table, y as a vector, a weight for each sample."""
@@ -442,11 +453,12 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         return compute_class_weight(self.class_weight, classes=classes, y=classes[labels])
 
     def _label_objective(self, architecture, sequences, labels, weights, rows):
+        chosen = sequences.take(rows)
         return self._objective(
             architecture,
-            inputs=sequences.codes,
-            starts=sequences.starts[rows],
-            lengths=sequences.lengths[rows],
+            inputs=chosen.codes,
+            starts=chosen.starts,
+            lengths=chosen.lengths,
             weights=weights[rows],
             labels=labels[rows],
             next_weight=self.next_char_weight,
@@ -486,17 +498,25 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         return transfer(source, self.init._vocabulary, architecture, vocabulary, fresh)
 
     def _split(self, labels, random):
-        """Rows to train on and rows held out, stratified where every label occurs twice."""
-        stratify = labels if np.bincount(labels)[np.unique(labels)].min() > 1 else None
-        kept, held = train_test_split(
-            np.arange(len(labels)), test_size=self.validation_fraction, random_state=random,
-            stratify=stratify,
-        )  # fmt: skip
-        return np.sort(kept), np.sort(held)
+        """Rows to train on and rows held out: a share of each label, of which one stays."""
+        order = random.permutation(len(labels))
+        order = order[np.argsort(labels[order], kind="stable")]
+        stays = np.append(True, np.diff(labels[order]) > 0)  # the first of each label
+        rest = order[~stays]
+        n_held = max(1, round(self.validation_fraction * len(labels)))
+        if n_held > len(rest):
+            raise ValueError(
+                f"early_stopping cannot hold out validation_fraction={self.validation_fraction} "
+                f"of {len(labels)} samples and keep one of each of {stays.sum()} labels."
+            )
+        # evenly spaced among rows in the order of their labels: of each label its share
+        places = (np.arange(n_held) + random.random_sample()) * len(rest) / n_held
+        held = rest[np.minimum(places.astype(np.intp), len(rest) - 1)]
+        return np.setdiff1d(order, held), np.sort(held)
 
     def _validator(self, architecture, sequences, held, labels, weights):
         """Mean log-probability of the labels held out, as a function of parameters."""
-        part = EncodedTexts(sequences.codes, sequences.starts[held], sequences.lengths[held])
+        part = sequences.take(held)
 
         def score(parameters: np.ndarray) -> float:
             packed = Network(architecture, parameters).pack()

@@ -68,7 +68,7 @@ SKLSEQ_TARGET void draw_symbols(Index n_layers, const LayerWeights<T>* layers,
                 gather_inputs(layers[l], streams, static_cast<const std::int32_t*>(nullptr),
                               rows.data(), gates.data());
             }
-            step_forward(layers[l], streams, false, state, cell, gates.data(), reset.data(),
+            step_forward(layers[l], streams, ANY, state, cell, gates.data(), reset.data(),
                          state + size, cell ? cell + size : nullptr);
             std::memcpy(state, state + size, size * sizeof(T));
             if (cell) std::memcpy(cell, cell + size, size * sizeof(T));

@@ -165,20 +165,21 @@ template <class T> SKLSEQ_TARGET double sum_of_squares(Index size, const T* x) {
 }
 
 // One step of Adam (Kingma & Ba 2015) on gradient * scale + penalty * parameters, of which
-// shrinkage (Loshchilov & Hutter 2019) is the decoupled form.
+// shrinkage (Loshchilov & Hutter 2019) is the decoupled form; neither after the first n_penalised.
 template <class T>
-SKLSEQ_TARGET void adam_step(Index size, T scale, T penalty, T shrinkage, T step, T root_correction,
-                             T beta_1, T beta_2, T epsilon, const T* gradient, T* parameters,
-                             T* mean, T* square) {
-    for (Index i = 0; i < size; i++) {
-        const T g = gradient[i] * scale + penalty * parameters[i];
-        const T m = mean[i] + (T(1) - beta_1) * (g - mean[i]);
-        const T v = beta_2 * square[i] + (T(1) - beta_2) * g * g;
-        mean[i] = m;
-        square[i] = v;
-        parameters[i] = parameters[i] * (T(1) - shrinkage) -
-                        step * m / (std::sqrt(v) * root_correction + epsilon);
-    }
+SKLSEQ_TARGET void adam_step(Index size, Index n_penalised, T scale, T penalty, T shrinkage, T step,
+                             T root_correction, T beta_1, T beta_2, T epsilon, const T* gradient,
+                             T* parameters, T* mean, T* square) {
+    for (Index i = 0, end = n_penalised; i < size; end = size, penalty = shrinkage = T(0))
+        for (; i < end; i++) {
+            const T g = gradient[i] * scale + penalty * parameters[i];
+            const T m = mean[i] + (T(1) - beta_1) * (g - mean[i]);
+            const T v = beta_2 * square[i] + (T(1) - beta_2) * g * g;
+            mean[i] = m;
+            square[i] = v;
+            parameters[i] = parameters[i] * (T(1) - shrinkage) -
+                            step * m / (std::sqrt(v) * root_correction + epsilon);
+        }
 }
 
 template <class T>

@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from sklseq._base import unchanged_on_error
 from sklseq.rnn import _recurrence as kernels
 from sklseq.rnn._char_rnn import BaseCharRNN, check_weights
 from sklseq.rnn._network import Architecture, Network
@@ -86,7 +87,7 @@ class CharRNNLanguageModel(BaseCharRNN):
     tol : float, default=1e-4
         In nats.
     warm_start : bool, default=False
-        Whether ``fit`` goes on from the last weights; vocabulary stay.
+        Whether ``fit`` goes on from the last weights; the vocabulary stays.
     verbose : bool, default=False
         Print epoch, loss, validation score and characters per second.
     n_jobs : int, default=None
@@ -117,7 +118,7 @@ class CharRNNLanguageModel(BaseCharRNN):
     n_iter_ : int
         Epochs run.
     converged_ : bool
-        Whether the schedule was completed or the criterion of ``tol`` met.
+        Whether ``fit`` completed its schedule or met the criterion of ``tol``.
 
     See Also
     --------
@@ -262,31 +263,31 @@ class CharRNNLanguageModel(BaseCharRNN):
         Warns
         -----
         ConvergenceWarning
-            When max_iter ends a training at a constant rate, or the loss is no longer finite (the
-            weights are then those of the last good epoch).
+            When max_iter ends a training at a constant rate, the loss is no longer finite (the
+            weights are then those of the last good epoch), or Ctrl-C was pressed (the last weights,
+            or under early stopping the best so far, are kept).
         """
         self._check_parameters()
+        with unchanged_on_error(self):
+            self._fit(X, sample_weight)
+        return self
+
+    def _fit(self, X, sample_weight) -> None:
         random = check_random_state(self.random_state)
         again = self.warm_start and hasattr(self, "_network")
-        tokens, n_tokens = self._tokens(X)
-        weights = check_weights(sample_weight, len(n_tokens))
-        vocabulary = self._vocabulary if again else self._learn(tokens, n_tokens, weights)
-        sequences = vocabulary.encode(tokens, n_tokens, self.handle_unknown)
-        rows = np.flatnonzero(weights > 0)
-        kept = EncodedTexts(sequences.codes, sequences.starts[rows], sequences.lengths[rows])
+        vocabulary, texts, weights = self._check_training(X, sample_weight, again)
         held = None
         if self.early_stopping:
-            kept, held, rows = self._split(kept, rows, random)
+            texts, weights, held, held_weights = self._split(texts, weights, random)
         architecture = self._architecture(len(vocabulary), 0, True, "last")
         initial = self._start(architecture, again, random)
-        objective = self._stream_objective(architecture, kept, weights[rows])
+        objective = self._stream_objective(architecture, texts, weights)
         if held is not None:
-            objective.score_parameters = lambda parameters: self._mean_log_probability(
-                held, Network(architecture, parameters).pack()
+            objective.score_parameters = lambda parameters: self._validation_score(
+                held, held_weights, Network(architecture, parameters).pack()
             )
         self._vocabulary = vocabulary
         self._train(architecture, initial, objective, random)
-        return self
 
     def partial_fit(self, X, y=None, sample_weight=None):
         """One epoch over these texts at a constant rate; the optimiser is kept between calls.
@@ -312,20 +313,28 @@ class CharRNNLanguageModel(BaseCharRNN):
             For what ``fit`` refuses.
         """
         self._check_parameters()
-        first = not hasattr(self, "_network")
-        tokens, n_tokens = self._tokens(X)
-        weights = check_weights(sample_weight, len(n_tokens))
-        vocabulary = self._learn(tokens, n_tokens, weights) if first else self._vocabulary
-        sequences = vocabulary.encode(tokens, n_tokens, self.handle_unknown)
-        rows = np.flatnonzero(weights > 0)
-        kept = EncodedTexts(sequences.codes, sequences.starts[rows], sequences.lengths[rows])
+        with unchanged_on_error(self):
+            self._partial_fit(X, sample_weight)
+        return self
+
+    def _partial_fit(self, X, sample_weight) -> None:
+        again = hasattr(self, "_network")
+        vocabulary, texts, weights = self._check_training(X, sample_weight, again)
         architecture = self._architecture(len(vocabulary), 0, True, "last")
-        initial = self._start(architecture, not first, check_random_state(self.random_state))
+        initial = self._start(architecture, again, check_random_state(self.random_state))
         self._vocabulary = vocabulary
         self._train_more(
-            architecture, initial, self._stream_objective(architecture, kept, weights[rows])
+            architecture, initial, self._stream_objective(architecture, texts, weights)
         )
-        return self
+
+    def _check_training(self, X, sample_weight, again: bool):
+        """The vocabulary (the fitted one when `again`), and the texts that have a weight."""
+        tokens, n_tokens = self._tokens(X)
+        weights = check_weights(sample_weight, len(n_tokens))
+        vocabulary = self._vocabulary if again else self._learn(tokens, n_tokens, weights)
+        texts = vocabulary.encode(tokens, n_tokens, self.handle_unknown)
+        used = np.flatnonzero(weights > 0)
+        return vocabulary, texts.take(used), weights[used]
 
     @staticmethod
     def _learn(tokens, n_tokens, weights) -> Vocabulary:
@@ -344,17 +353,14 @@ class CharRNNLanguageModel(BaseCharRNN):
             )
         return self._network.parameters
 
-    def _split(self, texts: EncodedTexts, rows, random):
+    def _split(self, texts: EncodedTexts, weights, random):
         """Texts to train on and texts held out; the end of the text where there is but one."""
         n = len(texts.starts)
         if n > 1:
             n_held = min(max(1, round(self.validation_fraction * n)), n - 1)
             order = random.permutation(n)
             out, stay = np.sort(order[:n_held]), np.sort(order[n_held:])
-            part = [
-                EncodedTexts(texts.codes, texts.starts[i], texts.lengths[i]) for i in (stay, out)
-            ]
-            return part[0], part[1], rows[stay]
+            return texts.take(stay), weights[stay], texts.take(out), weights[out]
         length = int(texts.lengths[0])
         n_held = max(1, round(self.validation_fraction * length))
         if n_held >= length:
@@ -362,12 +368,9 @@ class CharRNNLanguageModel(BaseCharRNN):
                 f"early_stopping needs a text of more than {length - 1} symbols to hold out "
                 f"validation_fraction={self.validation_fraction} of it."
             )
-        start, cut = texts.starts, texts.starts + length - n_held
-        return (
-            EncodedTexts(texts.codes, start, texts.lengths - n_held),
-            EncodedTexts(texts.codes, cut, np.array([n_held])),
-            rows,
-        )
+        begin = EncodedTexts(texts.codes, texts.starts, texts.lengths - n_held)
+        end = EncodedTexts(texts.codes, begin.starts + begin.lengths, np.array([n_held]))
+        return begin, weights, end, weights
 
     def _stream_objective(self, architecture, texts: EncodedTexts, weights):
         """Long texts are cut into streams, so that a minibatch is full; short ones stay whole."""
@@ -419,9 +422,13 @@ class CharRNNLanguageModel(BaseCharRNN):
                 result[row] = value
         return result
 
-    def _mean_log_probability(self, texts: EncodedTexts, network=None) -> float:
+    def _validation_score(self, texts: EncodedTexts, weights, network) -> float:
+        """Mean log-probability per known symbol: an unknown one (warm_start) would be -inf."""
         values = self._log_probabilities(texts, network)
-        return float(sum(v.sum() for v in values) / sum(map(len, values)))
+        weight = np.repeat(weights, texts.lengths)
+        flat = np.concatenate(values)
+        known = np.isfinite(flat)
+        return float(np.average(flat[known], weights=weight[known]))
 
     def score_samples(self, X):
         """Log-probability of each text, its end counted.

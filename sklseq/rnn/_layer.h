@@ -25,20 +25,24 @@ SKLSEQ_TARGET void gather_inputs(const LayerWeights<T>& w, Index rows, const std
     }
 }
 
-// One step; with `start` the previous states are known to be zero and no product is formed.
+// One step.  With previous states that are ZERO no product is formed, with EQUAL ones that of a row.
+enum Previous { ANY, ZERO, EQUAL };
+
 template <class T>
-SKLSEQ_TARGET void step_forward(const LayerWeights<T>& w, Index rows, bool start, const T* previous,
-                                const T* memory, T* gates, T* reset, T* next, T* next_memory) {
+SKLSEQ_TARGET void step_forward(const LayerWeights<T>& w, Index rows, Previous known,
+                                const T* previous, const T* memory, T* gates, T* reset, T* next,
+                                T* next_memory) {
     const Index H = w.hidden, stride = w.n_stored * H;
     const Index first = w.cell == GRU ? 2 * H : w.n_gates * H;
-    if (!start) product(rows, H, first, previous, H, w.recurrent, gates, stride, true);
+    if (known == ANY) product(rows, H, first, previous, H, w.recurrent, gates, stride, true);
+    if (known == EQUAL) add_product_of_one(rows, H, first, previous, w.recurrent, gates, stride);
     switch (w.cell) {
     case RNN: rnn_forward(rows, H, gates, next); break;
     case LSTM: lstm_forward(rows, H, gates, memory, next_memory, next); break;
     case GRU_RESET_AFTER: gru_after_forward(rows, H, gates, previous, next); break;
     default:
         gru_gates(rows, H, gates, previous, reset);
-        if (!start) product(rows, H, H, reset, H, w.candidate, gates + 2 * H, stride, true);
+        if (known != ZERO) product(rows, H, H, reset, H, w.candidate, gates + 2 * H, stride, true);
         gru_forward(rows, H, gates, previous, next);
     }
 }
@@ -49,13 +53,16 @@ SKLSEQ_TARGET void layer_forward(const LayerWeights<T>& w, Index steps, const st
                                  T* memory, T* gates, T* reset) {
     const Index H = w.hidden;
     Index block = 0, packed = 0;
+    bool alike = start && codes;  // all start from the same symbol, so all are alike after it
+    for (Index row = 1; alike && row < counts[0]; row++) alike = codes[row] == codes[0];
     for (Index t = 0; t < steps; t++) {
         const Index rows = counts[t], before = t ? counts[t - 1] : counts[0];
         const Index after = block + before;
+        const Previous known = start && t == 0 ? ZERO : alike && t == 1 ? EQUAL : ANY;
         T* gates_here = gates + block * w.n_stored * H;
         gather_inputs(w, rows, codes ? codes + packed : nullptr,
                       codes ? inputs : inputs + packed * w.n_gates * H, gates_here);
-        step_forward(w, rows, start && t == 0, states + block * H,
+        step_forward(w, rows, known, states + block * H,
                      memory ? memory + block * H : nullptr, gates_here,
                      reset ? reset + block * H : nullptr, states + after * H,
                      memory ? memory + after * H : nullptr);

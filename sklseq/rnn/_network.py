@@ -107,14 +107,23 @@ class Workspace:
     """Buffers that grow and are used again, one set per shard: no page faults in the loop."""
 
     def __init__(self) -> None:
-        self._buffers: dict[tuple, np.ndarray] = {}
+        self._buffers: dict[object, np.ndarray] = {}
+        self._gradient: tuple[np.ndarray, dict[str, np.ndarray]] | None = None
 
-    def take(self, name: object, shape: tuple[int, ...], dtype: object) -> np.ndarray:
-        size = math.prod(shape)
+    def take(self, name: object, rows: int, columns: int, dtype: object) -> np.ndarray:
+        """A (rows, columns) array; what it holds is left over from earlier."""
         buffer = self._buffers.get(name)
-        if buffer is None or buffer.size < size or buffer.dtype != dtype:
-            buffer = self._buffers[name] = np.empty(size, dtype=dtype)
-        return buffer[:size].reshape(shape)
+        if buffer is None or len(buffer) < rows or buffer.shape[1] != columns:
+            buffer = self._buffers[name] = np.empty((rows, columns), dtype=dtype)
+        return buffer[:rows]
+
+    def gradient(self, architecture: Architecture) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """A flat gradient of zeros and its views."""
+        if self._gradient is None or len(self._gradient[0]) != architecture.n_parameters:
+            flat = np.empty(architecture.n_parameters, dtype=architecture.dtype)
+            self._gradient = flat, architecture.views(flat)
+        self._gradient[0].fill(0.0)
+        return self._gradient
 
 
 @dataclass
@@ -185,65 +194,77 @@ class Network:
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
 
-    # ---------------------------------------------------------------- packing
-
-    def _pack(self, weights: np.ndarray, transposed: bool = False) -> np.ndarray:
-        depth, columns = weights.shape[::-1] if transposed else weights.shape
-        packed = np.empty(
-            kernels.packed_size(depth, columns, self.parameters[:0]), self.parameters.dtype
-        )
-        kernels.pack(weights, transposed, packed)
-        return packed
-
     def pack(self, training: bool = False) -> PackedNetwork:
         """The weights in the kernels' form (it depends on the machine: made anew, never kept)."""
         architecture, views = self.architecture, self.views
-        cell, hidden = architecture.cell_spec, architecture.hidden_size
-        none = self.parameters[:0]
-        layers = []
-        for layer in range(architecture.n_layers):
-            recurrent = views[f"recurrent_weights_{layer}"]
-            inputs = views[f"input_weights_{layer}"]
-            bias = views[f"bias_{layer}"]
-            split = 2 * hidden if cell.splits_candidate else recurrent.shape[1]
-            gates, candidate = recurrent[:, :split], recurrent[:, split:]
-            above = layer > 0
-            table = layer == 0 and architecture.n_symbols > 0
-            layers.append(
-                PackedLayer(
-                    recurrent=self._pack(gates),
-                    candidate=self._pack(candidate) if cell.splits_candidate else none,
-                    recurrent_bias=views.get(f"recurrent_bias_{layer}", none),
-                    inputs=inputs + bias if table else self._pack(inputs),
-                    bias=bias,
-                    recurrent_back=self._pack(gates, True) if training else none,
-                    candidate_back=(
-                        self._pack(candidate, True)
-                        if training and cell.splits_candidate
-                        else none
-                    ),
-                    inputs_back=self._pack(inputs, True) if training and above else none,
-                )
-            )
+        packing = Packing(self.parameters[:0])
+        layers = [
+            self._pack_layer(packing, layer, training) for layer in range(architecture.n_layers)
+        ]
         heads = {}
         for head in ("label", "next"):
             if f"{head}_weights" in views:
                 weights = views[f"{head}_weights"]
-                heads[head] = (
-                    self._pack(weights),
-                    views[f"{head}_bias"],
-                    self._pack(weights, True) if training else none,
-                )
-        return PackedNetwork(architecture, layers, heads)
+                back = packing.add(weights, True) if training else packing.none
+                heads[head] = (packing.add(weights), views[f"{head}_bias"], back)
+        packing.renew()
+        return PackedNetwork(architecture, layers, heads, packing)
+
+    def _pack_layer(self, packing: Packing, layer: int, training: bool) -> PackedLayer:
+        architecture, views, none = self.architecture, self.views, packing.none
+        cell = architecture.cell_spec
+        recurrent = views[f"recurrent_weights_{layer}"]
+        inputs, bias = views[f"input_weights_{layer}"], views[f"bias_{layer}"]
+        split = 2 * architecture.hidden_size if cell.splits_candidate else recurrent.shape[1]
+        gates, candidate = recurrent[:, :split], recurrent[:, split:]
+        table = layer == 0 and architecture.n_symbols > 0
+        splits = cell.splits_candidate
+        return PackedLayer(
+            recurrent=packing.add(gates),
+            candidate=packing.add(candidate) if splits else none,
+            recurrent_bias=views.get(f"recurrent_bias_{layer}", none),
+            inputs=packing.add_sum(inputs, bias) if table else packing.add(inputs),
+            bias=bias,
+            recurrent_back=packing.add(gates, True) if training else none,
+            candidate_back=packing.add(candidate, True) if training and splits else none,
+            inputs_back=packing.add(inputs, True) if training and layer else none,
+        )
+
+
+class Packing:
+    """What is to be packed and where to, so that it can be done again after each update."""
+
+    def __init__(self, none: np.ndarray) -> None:
+        self.none = none  # an empty array of the parameters' type
+        self._products: list[tuple[np.ndarray, bool, np.ndarray]] = []
+        self._sums: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def add(self, weights: np.ndarray, transposed: bool = False) -> np.ndarray:
+        depth, columns = weights.shape[::-1] if transposed else weights.shape
+        packed = np.empty(kernels.packed_size(depth, columns, self.none), self.none.dtype)
+        self._products.append((weights, transposed, packed))
+        return packed
+
+    def add_sum(self, table: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        self._sums.append((table, bias, np.empty_like(table)))
+        return self._sums[-1][2]
+
+    def renew(self) -> None:
+        """Pack the weights as they are now."""
+        for weights, transposed, packed in self._products:
+            kernels.pack(weights, transposed, packed)
+        for table, bias, out in self._sums:
+            np.add(table, bias, out=out)
 
 
 @dataclass
 class PackedNetwork:
-    """A network ready to run."""
+    """A network ready to run; ``packing.renew()`` after its parameters have changed in place."""
 
     architecture: Architecture
     layers: list[PackedLayer]
     heads: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
+    packing: Packing
 
     # ---------------------------------------------------------------- forward
 
@@ -266,7 +287,7 @@ class PackedNetwork:
         below = inputs
         for number, layer in enumerate(self.layers):
             if number and dropout:
-                dropped = workspace.take(("dropped", number), below.shape, below.dtype)
+                dropped = workspace.take(("dropped", number), *below.shape, below.dtype)
                 kernels.dropout(below, seeds[number], dropout, dropped)
                 below = dropped
             start = None if initial is None else initial[number]
@@ -282,16 +303,15 @@ class PackedNetwork:
         none = np.empty((0, 0), dtype)
 
         def take(name, rows, columns):
-            return workspace.take((name, number), (rows, columns), dtype)
+            return workspace.take((name, number), rows, columns, dtype)
 
         states = take("states", n_initial + n, hidden)
         memory = take("memory", n_initial + n, hidden) if cell.has_memory else none
         gates = take("gates", n_initial + n, cell.n_stored * hidden)
         reset = take("reset", n_initial + n, hidden) if cell.splits_candidate else none
         # The buffers hold an earlier batch: a start from zero must say so.
-        states[:n_initial] = 0.0 if initial is None else initial[0]
-        if cell.has_memory:
-            memory[:n_initial] = 0.0 if initial is None else initial[1]
+        for buffer, start in zip((states, memory), initial or (0.0, 0.0)):
+            buffer[:n_initial] = start
         codes, rows, entered = below, layer.inputs, none
         if below.ndim == 2:
             codes, entered = np.empty(0, np.int32), below
@@ -403,12 +423,10 @@ class PackedNetwork:
         """
         architecture = self.architecture
         passes = self.forward(window, inputs, workspace, initial, dropout, seeds)
-        flat = workspace.take("gradient", (architecture.n_parameters,), architecture.dtype)
-        flat[...] = 0.0
-        gradient = architecture.views(flat)
+        flat, gradient = workspace.gradient(architecture)
         outputs = passes[-1].outputs
-        d_outputs = workspace.take("d_outputs", outputs.shape, outputs.dtype)
-        d_outputs[...] = 0.0
+        d_outputs = workspace.take("d_outputs", *outputs.shape, outputs.dtype)
+        d_outputs.fill(0.0)
         symbol_loss = label_loss = 0.0
         if targets.symbols is not None:
             symbol_loss = self._symbol_loss(
@@ -435,12 +453,12 @@ class PackedNetwork:
     ) -> float:
         """Loss of the next-symbol head over all rows; adds to gradient and d_outputs."""
         if dropout:
-            dropped = workspace.take("dropped outputs", outputs.shape, outputs.dtype)
+            dropped = workspace.take("dropped outputs", *outputs.shape, outputs.dtype)
             kernels.dropout(outputs, seeds[-2], dropout, dropped)
             outputs = dropped
         packed_back = self.heads["next"][2]
         width = len(self.heads["next"][1])
-        logits = workspace.take("logits", (len(outputs), width), outputs.dtype)
+        logits = workspace.take("logits", len(outputs), width, outputs.dtype)
         self.head("next", outputs, logits)
         log_probabilities = np.empty(len(outputs))
         loss = kernels.cross_entropy(
@@ -483,16 +501,17 @@ class PackedNetwork:
         cell, hidden, dtype = architecture.cell_spec, architecture.hidden_size, architecture.dtype
         n_initial = done.n_initial
 
-        def take(name, shape):
-            return workspace.take((name, number), shape, dtype)
+        def take(name, rows, columns=hidden):
+            return workspace.take((name, number), rows, columns, dtype)
 
-        d_state = take("d_state", (n_initial, hidden))
-        d_memory = take("d_memory", (n_initial, hidden))
-        d_state[...] = d_memory[...] = 0.0
+        d_state = take("d_state", n_initial)
+        d_memory = take("d_memory", n_initial) if cell.has_memory else done.memory
+        d_state.fill(0.0)
+        d_memory.fill(0.0)
         kernels.layer_backward(
             cell.number, cell.n_gates, window.counts, start, d_outputs, layer.recurrent_back,
             layer.candidate_back, done.states, done.memory, done.gates, d_state, d_memory,
-            take("scratch", (n_initial, hidden)),
+            take("scratch", n_initial),
         )  # fmt: skip
         # Rows before each step; from a zero start the first block adds nothing.
         used = slice(n_initial if start else 0, len(done.states) - int(window.counts[-1]))
@@ -517,7 +536,7 @@ class PackedNetwork:
             )
             kernels.add_rows(d_weights, d_bias)  # every step has one symbol
             return None
-        d_inputs = take("inputs", (len(window.index), cell.n_gates * hidden))
+        d_inputs = take("inputs", len(window.index), cell.n_gates * hidden)
         kernels.input_gradient(
             cell.number, window.counts, np.empty(0, np.int32), done.gates, hidden, d_inputs
         )

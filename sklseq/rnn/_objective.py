@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sklseq.rnn._batches import SequenceBatch
-from sklseq.rnn._network import Architecture, Evaluation, Network, Targets, Workspace
+from sklseq.rnn._network import Architecture, Evaluation, Network, PackedNetwork, Targets, Workspace
 from sklseq.rnn._vocabulary import UNKNOWN
 
 SHARD_ROWS = 32  # sequences of a shard: fixed, so that results do not depend on n_jobs
@@ -57,6 +57,8 @@ class SequenceObjective:
     pool: ThreadPoolExecutor | None = None
     score_parameters: Callable[[np.ndarray], float] | None = None
     _workspaces: list[Workspace] = field(default_factory=list)
+    _network: Network | None = None
+    _packed: PackedNetwork | None = None
 
     def n_minibatches(self) -> int:
         if self.bptt_steps is None:
@@ -65,28 +67,34 @@ class SequenceObjective:
         return int(sum(-(-ordered[:: self.batch_size] // self.bptt_steps)))
 
     def minibatches(self, random: np.random.RandomState) -> Iterator[Minibatch]:
-        for rows in self._chosen_rows(random):
-            batch = SequenceBatch.sorted(rows, self.starts[rows], self.lengths[rows])
+        order = self._epoch_order(random)
+        starts, lengths = self.starts[order], self.lengths[order]
+        firsts = range(0, len(order), self.batch_size)
+        if self.bptt_steps is not None and self.shuffle:
+            firsts = [firsts[i] for i in random.permutation(len(firsts))]
+        for first in firsts:
+            part = slice(first, first + self.batch_size)
+            batch = SequenceBatch(order[part], starts[part], lengths[part])
             shards = [Shard(part) for part in batch.shards(SHARD_ROWS)]
             steps = self.bptt_steps or batch.n_steps
             for begin in range(0, batch.n_steps, steps):
                 yield Minibatch(shards, begin, begin + steps)
 
-    def _chosen_rows(self, random: np.random.RandomState) -> list[np.ndarray]:
-        """The sequences of each minibatch; with windows, sequences of like length go together."""
+    def _epoch_order(self, random: np.random.RandomState) -> np.ndarray:
+        """The sequences, minibatch after minibatch, in each by falling length.
+
+        With windows, sequences of like length go together.
+        """
         n = len(self.starts)
         order = random.permutation(n) if self.shuffle else np.arange(n)
         if self.bptt_steps is not None:
-            order = order[np.argsort(-self.lengths[order], kind="stable")]
-        chosen = [order[i : i + self.batch_size] for i in range(0, n, self.batch_size)]
-        if self.bptt_steps is not None and self.shuffle:
-            chosen = [chosen[i] for i in random.permutation(len(chosen))]
-        return chosen
+            return order[np.argsort(-self.lengths[order], kind="stable")]
+        return order[np.lexsort((-self.lengths[order], np.arange(n) // self.batch_size))]
 
     def loss_and_gradient(
         self, parameters: np.ndarray, minibatch: Minibatch, random: np.random.RandomState
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        packed = Network(self.architecture, parameters).pack(training=True)
+        packed = self._packed_for(parameters)
         alive = [s for s in minibatch.shards if s.batch.n_steps > minibatch.first]
         while len(self._workspaces) < len(alive):
             self._workspaces.append(Workspace())
@@ -117,6 +125,15 @@ class SequenceObjective:
         )
         return losses * totals, totals, gradient
 
+    def _packed_for(self, parameters: np.ndarray) -> PackedNetwork:
+        """The network, its buffers kept while the optimiser updates one array in place."""
+        if self._network is None or self._network.parameters is not parameters:
+            self._network = Network(self.architecture, parameters)
+            self._packed = self._network.pack(training=True)
+        else:
+            self._packed.packing.renew()
+        return self._packed
+
     def _prepare(self, shards, minibatch, random) -> tuple[list, np.ndarray]:
         """Jobs (shard, window, inputs, targets, seeds), and the total weights of both losses."""
         windows = [s.batch.window(minibatch.first, minibatch.last) for s in shards]
@@ -128,23 +145,20 @@ class SequenceObjective:
         weights = [self.weights[s.batch.rows] for s in shards]
         totals = np.zeros(2)
         if self.labels is not None:
-            totals[0] = sum(w.sum() for w in weights)
+            totals[0] = sum([weight.sum() for weight in weights])
         symbols, symbol_weights = [], []
         if self.architecture.next_symbol and self.next_weight:
             for window, weight in zip(windows, weights):
                 target = self.inputs[window.index + 1] - 1
-                row = np.arange(len(target)) - np.repeat(
-                    np.cumsum(window.counts) - window.counts, window.counts
-                )
                 symbols.append(target)
-                symbol_weights.append(np.where(target >= 0, weight[row], 0.0))
-            totals[1] = max(sum(w.sum() for w in symbol_weights), 1e-300)
+                symbol_weights.append(weight[window.rows] * (target >= 0))
+            totals[1] = max(sum([weight.sum() for weight in symbol_weights]), 1e-300)
         jobs = []
         for i, (shard, window, seed, weight) in enumerate(zip(shards, windows, seeds, weights)):
             targets = Targets()
             if self.labels is not None:
                 targets.labels = self.labels[shard.batch.rows]
-                targets.label_weights = (weight / totals[0]).astype(dtype)
+                targets.label_weights = (weight * (1.0 / totals[0])).astype(dtype)
             if symbols:
                 targets.symbols = symbols[i]
                 targets.symbol_weights = (

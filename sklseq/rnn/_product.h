@@ -1,8 +1,9 @@
 // C (rows, columns) = [C +] A (rows, depth) B (depth, columns), with B packed beforehand.
 //
 // Weights are packed once per minibatch instead of once per time step as a BLAS does.  Every entry
-// of C is one chain of fused multiply-adds over k = 0, 1, ..., depth - 1 whatever the tile it falls
-// in, so a row's result does not depend on the other rows: alone or in a batch, the same bits.
+// of A B is one chain of fused multiply-adds over k = 0, 1, ..., depth - 1 whatever the tile it falls
+// in, and C is added to its end, so a row's result does not depend on the other rows: alone or in a
+// batch, the same bits.
 //
 // Packed form: panels of SKLSEQ_PANEL_VECTORS vectors of columns (the last panel may be narrower);
 // in a panel, row k of B after row k - 1; columns beyond the last are zero.
@@ -46,12 +47,7 @@ SKLSEQ_TARGET void tile(Index depth, const T* a, Index a_row, Index a_step, cons
     const Index tail = used - (VECTORS - 1) * lanes;  // columns in the last vector
     V sums[ROWS][VECTORS];
     for (int r = 0; r < ROWS; r++)
-        for (int v = 0; v < VECTORS; v++) {
-            const T* from = c + r * c_stride + v * lanes;
-            if (!accumulate) sums[r][v] = V{};
-            else if (v < VECTORS - 1) sums[r][v] = load(from);
-            else sums[r][v] = load_some(from, tail);
-        }
+        for (int v = 0; v < VECTORS; v++) sums[r][v] = V{};
     for (Index k = 0; k < depth; k++) {
         V b[VECTORS];
         for (int v = 0; v < VECTORS; v++) b[v] = load(panel + v * lanes);
@@ -65,8 +61,8 @@ SKLSEQ_TARGET void tile(Index depth, const T* a, Index a_row, Index a_step, cons
     for (int r = 0; r < ROWS; r++)
         for (int v = 0; v < VECTORS; v++) {
             T* to = c + r * c_stride + v * lanes;
-            if (v < VECTORS - 1) store(to, sums[r][v]);
-            else store_some(to, sums[r][v], tail);
+            if (v < VECTORS - 1) store(to, accumulate ? load(to) + sums[r][v] : sums[r][v]);
+            else store_some(to, accumulate ? load_some(to, tail) + sums[r][v] : sums[r][v], tail);
         }
 }
 
@@ -125,6 +121,16 @@ SKLSEQ_TARGET void product(Index rows, Index depth, Index columns, const T* a, I
                   accumulate);
         packed += depth * vectors * lanes;
     }
+}
+
+// C += A B where all rows of A are the one given: the same bits for the work of one row.
+template <class T>
+SKLSEQ_TARGET void add_product_of_one(Index rows, Index depth, Index columns, const T* a,
+                                      const T* packed, T* c, Index c_stride) {
+    std::vector<T> once(columns);
+    product(Index(1), depth, columns, a, depth, packed, once.data(), columns, false);
+    for (Index row = 0; row < rows; row++, c += c_stride)
+        for (Index j = 0; j < columns; j++) c[j] += once[j];
 }
 
 // out (m, n) += left' right, with left (rows, m) and right (rows, n): the gradient of a weight

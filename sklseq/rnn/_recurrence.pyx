@@ -52,7 +52,7 @@ cdef extern from "_instruction_sets.h" namespace "sklseq" nogil:
         Py_ssize_t, Py_ssize_t, const int32_t*, const T*, T*, double*)
     double c_sum_of_squares "sklseq::sum_of_squares"[T](Py_ssize_t, const T*)
     void c_adam_step "sklseq::adam_step"[T](
-        Py_ssize_t, T, T, T, T, T, T, T, T, const T*, T*, T*, T*)
+        Py_ssize_t, Py_ssize_t, T, T, T, T, T, T, T, T, const T*, T*, T*, T*)
     void c_move_average "sklseq::move_average"[T](Py_ssize_t, T, const T*, T*)
     void c_add_rows "sklseq::add_rows"[T](Py_ssize_t, Py_ssize_t, const T*, Py_ssize_t, T*)
     void c_draw_symbols "sklseq::draw_symbols"[T](
@@ -150,6 +150,36 @@ def add_weight_gradient(const floating[:, :] left, const floating[:, :] right,
         c_add_weight_gradient(left.shape[0], left.shape[1], right.shape[1], &left[0, 0],
                               left.strides[0] // size, &right[0, 0], right.strides[0] // size,
                               &out[0, 0], out.strides[0] // size)
+
+
+def count_alive(const Py_ssize_t[::1] lengths, Py_ssize_t first, int64_t[::1] counts):
+    """Sequences longer than first + t at each t; returns the sum over t.
+
+    IN   lengths (rows,), falling; OUT counts (steps,)
+    """
+    cdef Py_ssize_t alive = lengths.shape[0], total = 0, t
+    with nogil:
+        for t in range(counts.shape[0]):
+            while alive > 0 and lengths[alive - 1] <= first + t:
+                alive -= 1
+            counts[t] = alive
+            total += alive
+    return total
+
+
+def fill_window(const Py_ssize_t[::1] starts, Py_ssize_t first, const int64_t[::1] counts,
+                Py_ssize_t[::1] index, Py_ssize_t[::1] rows):
+    """Where in the flat inputs each (sequence, step) lies, in packed order, and its sequence.
+
+    IN   starts (rows,), counts (steps,); OUT index, rows (N,)
+    """
+    cdef Py_ssize_t k = 0, t, row
+    with nogil:
+        for t in range(counts.shape[0]):
+            for row in range(counts[t]):
+                index[k] = starts[row] + first + t
+                rows[k] = row
+                k += 1
 
 
 def layer_forward(Py_ssize_t cell, const int64_t[::1] counts, bint start,
@@ -269,14 +299,17 @@ def sum_of_squares(const floating[::1] x):
     return result
 
 
-def adam_step(double scale, double penalty, double shrinkage, double step,
+def adam_step(Py_ssize_t n_penalised, double scale, double penalty, double shrinkage, double step,
               double root_correction, double beta_1, double beta_2, double epsilon,
               const floating[::1] gradient, floating[::1] parameters, floating[::1] mean,
               floating[::1] square):
-    """One Adam step in place on parameters, mean and square."""
+    """One Adam step in place on parameters, mean and square.
+
+    The penalty and the shrinkage are for the first n_penalised parameters.
+    """
     with nogil:
         c_adam_step(
-            gradient.shape[0], <floating> scale, <floating> penalty, <floating> shrinkage,
+            gradient.shape[0], n_penalised, <floating> scale, <floating> penalty, <floating> shrinkage,
             <floating> step, <floating> root_correction, <floating> beta_1, <floating> beta_2,
             <floating> epsilon, const_vector_data(gradient), vector_data(parameters),
             vector_data(mean), vector_data(square))

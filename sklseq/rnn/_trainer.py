@@ -6,6 +6,7 @@ loss and gradient at a flat vector of parameters.
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Iterable
@@ -75,43 +76,41 @@ class Optimiser:
         """One step along a gradient, its norm clipped at max_grad_norm."""
         settings = self.settings
         self.n_updates += 1
-        norm = np.sqrt(kernels.sum_of_squares(gradient))
+        norm = math.sqrt(kernels.sum_of_squares(gradient))
         scale = min(1.0, settings.max_grad_norm / max(norm, 1e-30))
         step = self._sgd_step if settings.solver == "sgd" else self._adam_step
-        penalised = slice(0, self.n_weights)
-        step(penalised, gradient[penalised], rate, scale, settings.alpha)
-        free = slice(self.n_weights, None)
-        step(free, gradient[free], rate, scale, 0.0)
+        step(gradient, rate, scale)
         if settings.average_decay:
             t = self.n_updates
             decay = min(settings.average_decay, (1.0 + t) / (10.0 + t))
             kernels.move_average(1.0 - decay, self.parameters, self.average)
 
-    def _adam_step(self, part, gradient, rate, scale, alpha) -> None:
+    def _adam_step(self, gradient, rate, scale) -> None:
         s, t = self.settings, self.n_updates
         decoupled = s.solver == "adamw"
         kernels.adam_step(
+            self.n_weights,
             scale,
-            0.0 if decoupled else alpha,
-            rate * alpha if decoupled else 0.0,
+            0.0 if decoupled else s.alpha,
+            rate * s.alpha if decoupled else 0.0,
             rate / (1.0 - s.beta_1**t),
-            1.0 / np.sqrt(1.0 - s.beta_2**t),
+            1.0 / math.sqrt(1.0 - s.beta_2**t),
             s.beta_1,
             s.beta_2,
             s.epsilon,
             gradient,
-            self.parameters[part],
-            self.mean[part],
-            self.square[part],
+            self.parameters,
+            self.mean,
+            self.square,
         )
 
-    def _sgd_step(self, part, gradient, rate, scale, alpha) -> None:
-        momentum = self.settings.momentum
-        parameters, velocity = self.parameters[part], self.mean[part]
-        step = rate * (scale * gradient + alpha * parameters)
-        velocity *= momentum
+    def _sgd_step(self, gradient, rate, scale) -> None:
+        s, parameters, velocity = self.settings, self.parameters, self.mean
+        step = (rate * scale) * gradient
+        step[: self.n_weights] += (rate * s.alpha) * parameters[: self.n_weights]
+        velocity *= s.momentum
         velocity -= step
-        parameters += momentum * velocity - step if self.settings.nesterovs_momentum else velocity
+        parameters += s.momentum * velocity - step if s.nesterovs_momentum else velocity
 
     @property
     def result(self) -> np.ndarray:
@@ -121,13 +120,16 @@ class Optimiser:
 
 @dataclass
 class History:
-    """What a training run leaves besides the parameters."""
+    """What a training run leaves; ``kept`` are the parameters to predict with."""
 
+    kept: np.ndarray
     loss_curve: list[float] = field(default_factory=list)
     validation_scores: list[float] = field(default_factory=list)
-    best_validation_score: float | None = None
-    n_updates: int = 0
     converged: bool = False
+
+    @property
+    def best_validation_score(self) -> float | None:
+        return max(self.validation_scores, default=None)
 
 
 def rate_at(settings: Settings, update: int, n_planned: int) -> float:
@@ -135,7 +137,7 @@ def rate_at(settings: Settings, update: int, n_planned: int) -> float:
     if settings.learning_rate == "constant":
         return settings.learning_rate_init
     done = min(update / max(n_planned, 1), 1.0)
-    return settings.learning_rate_init * 0.5 * (1.0 + np.cos(np.pi * done))
+    return settings.learning_rate_init * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
 def run_epoch(
@@ -166,73 +168,69 @@ def train(
     random: np.random.RandomState,
     name: str,
     n_symbols: int,
-) -> tuple[np.ndarray, History]:
-    """Minimise for at most n_epochs passes; the parameters to keep and the history.
+) -> History:
+    """Minimise for at most n_epochs passes; with the parameters to keep.
 
     Ends when the epochs of the schedule are done, when the validation score (early_stopping) or,
-    at a constant rate, the loss has not improved by tol for n_iter_no_change epochs, when the
-    loss is no longer finite: then with the weights of the last good epoch, and a warning; or by
-    Ctrl-C, with those of the best epoch (early_stopping) or the last update, and a warning.
+    at a constant rate, the loss has not improved by tol for n_iter_no_change epochs, when the loss
+    is no longer finite (then with the weights of the last good epoch), or by Ctrl-C once there was
+    an update; each of the last two, and a constant rate to the end, with a warning of its own.
     """
-    settings, history = optimiser.settings, History()
+    history = History(optimiser.result.copy())
+    try:
+        warning = _run_epochs(optimiser, objective, n_epochs, random, name, n_symbols, history)
+    except KeyboardInterrupt:
+        if not optimiser.n_updates:
+            raise
+        which = "best" if history.validation_scores else "last"
+        if which == "last" and np.isfinite(optimiser.parameters).all():
+            history.kept = optimiser.result.copy()
+        warning = (
+            f"Fitting {name} was interrupted after {len(history.loss_curve)} epochs: the {which} "
+            "weights so far are kept; fit with warm_start=True goes on from there."
+        )
+    if warning:
+        warnings.warn(warning, ConvergenceWarning, stacklevel=5)
+    return history
+
+
+def _run_epochs(
+    optimiser, objective, n_epochs, random, name, n_symbols, history: History
+) -> str | None:
+    """Passes over the data until training ends; the history as it goes, and what to warn of."""
+    settings = optimiser.settings
     per_epoch = objective.n_minibatches()
-    best = np.inf
-    kept = optimiser.result.copy()
-    stale = 0
+    best, stale = np.inf, 0
     start = began = time.perf_counter()
     for epoch in range(n_epochs):
-        try:
-            loss = run_epoch(optimiser, objective, random, epoch * per_epoch, n_epochs * per_epoch)
-        except KeyboardInterrupt:
-            if not optimiser.n_updates:
-                raise
-            warnings.warn(
-                f"{name}: the training was interrupted in epoch {epoch + 1}; the best weights so "
-                "far are kept, and fit with warm_start=True goes on from there.",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
-            keeps = settings.early_stopping or not np.isfinite(optimiser.result).all()
-            history.n_updates = optimiser.n_updates
-            return kept if keeps and epoch else optimiser.result.copy(), history
+        loss = run_epoch(optimiser, objective, random, epoch * per_epoch, n_epochs * per_epoch)
         if not (np.isfinite(loss) and np.isfinite(optimiser.parameters).all()):
-            warnings.warn(
+            return (
                 f"{name}: the loss is not finite in epoch {epoch + 1}; training stops with the "
-                "weights of the last good epoch. Lower learning_rate_init or max_grad_norm.",
-                ConvergenceWarning,
-                stacklevel=4,
+                "weights of the last good epoch. Lower learning_rate_init or max_grad_norm."
             )
-            return kept, history
-        history.loss_curve.append(float(loss))
-        history.n_updates = optimiser.n_updates
-        criterion = loss
+        criterion = float(loss)
         if settings.early_stopping:
-            score = objective.validation_score(optimiser.result)
-            history.validation_scores.append(score)
-            criterion = -score
+            criterion = -objective.validation_score(optimiser.result)
+        if not settings.early_stopping or criterion < best:
+            history.kept = optimiser.result.copy()
+        history.loss_curve.append(float(loss))
+        if settings.early_stopping:
+            history.validation_scores.append(-criterion)
         if settings.verbose:
             now = time.perf_counter()
             report(name, epoch, n_epochs, history, n_symbols / (now - began), now - start)
             began = now
         stale = 0 if criterion < best - settings.tol else stale + 1
-        if not settings.early_stopping or criterion < best:
-            kept = optimiser.result.copy()
         best = min(best, criterion)
         waits = settings.early_stopping or settings.learning_rate == "constant"
         if waits and stale >= settings.n_iter_no_change:
             history.converged = True
-            break
-    else:
-        history.converged = settings.learning_rate != "constant"
-    if settings.early_stopping:
-        history.best_validation_score = -best
-    if not history.converged:
-        warnings.warn(
-            f"{name}: max_iter ({n_epochs}) reached and the training has not converged yet.",
-            ConvergenceWarning,
-            stacklevel=4,
-        )
-    return kept, history
+            return None
+    history.converged = settings.learning_rate != "constant"
+    if history.converged:
+        return None
+    return f"{name}: max_iter ({n_epochs}) reached and the training has not converged yet."
 
 
 def report(

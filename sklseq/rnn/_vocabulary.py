@@ -105,6 +105,10 @@ class EncodedTexts:
     starts: np.ndarray
     lengths: np.ndarray
 
+    def take(self, rows: np.ndarray) -> EncodedTexts:
+        """Some of the texts, by their numbers."""
+        return EncodedTexts(self.codes, self.starts[rows], self.lengths[rows])
+
 
 @dataclass(frozen=True)
 class Vocabulary:
