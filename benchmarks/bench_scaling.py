@@ -2,7 +2,8 @@
 
 Wall time, since that is what more cores are for; both sides in turn, medians; the same bits are
 asserted before anything is timed.  The load of the machine is printed: what others take is missing
-from the ratios, unless it is run before them (``chrt -r 1``, as root).  The 2 GB file is made in a temporary folder (``--gigabytes`` for another size).
+from the ratios, unless it is run before them (``chrt -r 1``, as root; they still share the caches).
+The 2 GB file is made in a temporary folder (``--gigabytes`` for another size).
 
 Run: python benchmarks/bench_scaling.py [--quick] [--only threads|engine|memory]
 """
@@ -139,10 +140,11 @@ def bench_engine(repeats: int) -> None:
     with cluster, Client(cluster):
         for name, estimator, width in (
             ("GaussianHMM, 10 states", GaussianHMM(10, n_init=1, random_state=0, max_iter=0), 5),
+            ("GaussianHMM, 50 states", GaussianHMM(50, n_init=1, random_state=0, max_iter=0), 5),
             ("KalmanSmoother, d 4", KalmanSmoother(4, max_iter=0), 6),
         ):
             X = [rng.normal(size=(500, width)) for _ in range(2000)]
-            estimator.fit(X[:50])
+            estimator.fit(X[:100])
             model = estimator._stream.model
             whole, half = (estimator._check_X(part) for part in (X, X[:1000]))
             engine_case(name, model, whole, half, repeats)
