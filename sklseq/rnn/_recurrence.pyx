@@ -309,10 +309,10 @@ def adam_step(Py_ssize_t n_penalised, double scale, double penalty, double shrin
     """
     with nogil:
         c_adam_step(
-            gradient.shape[0], n_penalised, <floating> scale, <floating> penalty, <floating> shrinkage,
-            <floating> step, <floating> root_correction, <floating> beta_1, <floating> beta_2,
-            <floating> epsilon, const_vector_data(gradient), vector_data(parameters),
-            vector_data(mean), vector_data(square))
+            gradient.shape[0], n_penalised, <floating> scale, <floating> penalty,
+            <floating> shrinkage, <floating> step, <floating> root_correction, <floating> beta_1,
+            <floating> beta_2, <floating> epsilon, const_vector_data(gradient),
+            vector_data(parameters), vector_data(mean), vector_data(square))
 
 
 def move_average(double rate, const floating[::1] parameters, floating[::1] average):
