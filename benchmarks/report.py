@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PEERS = ("hmmlearn", "pykalman", "statsmodels", "simdkalman", "torch")
+PEERS = ("hmmlearn", "pykalman", "statsmodels", "simdkalman", "torch", "distributed")
 
 
 def main(name: str, *arguments: str) -> None:

@@ -100,12 +100,18 @@ def test_analyzers():
         ([["a", "b"], ["c", 4], ["d"]], "text 1 has 4"),
         ([[1.0, np.nan], [0.0, 1.0], [1.0, 1.0]], "NaN"),
         ([1.0, 2.0, 3.0], "2D"),
-        ([], "2D"),
+        ([], "0 sample"),
+        (np.array("hello"), "got a single str"),
+        (np.str_("hello"), "got a single str"),
+        (np.array([["ab"], ["c"]]), r"one dimension; got shape \(2, 1\)"),
+        ([None, None, None], "text 0 is None"),
+        (b"hello", "got a single bytes"),
+        ([b"ab", b"c", b"d"], "text 0 is b'ab'"),
     ],
 )
 def test_bad_X_is_refused(X, message):
     with pytest.raises(ValueError, match=message):
-        small().fit(X, [0, 1, 0][: max(len(X), 3)])
+        small().fit(X, [0, 1, 0])
 
 
 def test_any_unicode_and_the_empty_string(fitted):
@@ -416,3 +422,70 @@ def test_sample_needs_its_head():
     model = small(next_char_weight=0.0, max_iter=1).fit(*words())
     with pytest.raises(ValueError, match="next_char_weight > 0"):
         model.sample()
+
+
+# ---------------------------------------------------------------- input at its edges
+
+
+def test_an_iterator_is_read_to_its_end():
+    """Looking at the first item to see what X holds must not lose it."""
+    X, y = words()
+    expected = small().fit(X, y).predict_proba(X)
+    model = small().fit((x for x in X), y)
+    np.testing.assert_array_equal(model.predict_proba(x for x in X), expected)
+    np.testing.assert_array_equal(model.predict_proba(np.str_(x) for x in X), expected)
+
+
+def test_missing_texts_of_a_series_are_named(fitted):
+    pandas = pytest.importorskip("pandas")
+    for values, dtype, told in [
+        (["a", None], "string", "text 1 is <NA>"), ([None, "a"], "string", "text 0 is <NA>"),
+        (["a", np.nan], object, "text 1 is nan"), ([np.nan, np.nan], object, "text 0 is nan"),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match=told):
+            fitted.predict(pandas.Series(values, dtype=dtype))
+    with pytest.raises(ValueError, match="one dimension"):
+        fitted.predict(pandas.DataFrame({"text": ["a", "b"]}))
+
+
+def test_empty_input_and_empty_token_lists(fitted):
+    for nothing in ([], np.array([], dtype=object), np.array([], dtype=str)):
+        with pytest.raises(ValueError, match="0 sample"):
+            fitted.predict(nothing)
+    np.testing.assert_array_equal(fitted.predict_proba([[], []]), fitted.predict_proba(["", ""]))
+
+
+def test_an_analyzer_must_make_strings():
+    X, y = words()
+    with pytest.raises(ValueError, match="analyzer must make a list of str"):
+        small(analyzer=lambda text: None).fit(X, y)
+    with pytest.raises(ValueError, match="analyzer must make a list of str"):
+        small(analyzer=lambda text: [len(text)]).fit(X, y)
+    small(analyzer=str.lower, max_iter=1).fit(X, y)
+
+
+def test_class_weights_at_their_edges():
+    X, y = words()
+    for weight, told in [
+        ("even", "class_weight must be a dict, 'balanced' or None; got 'even'"),
+        ({"soft": -1.0}, "class_weight must be finite and not negative"),
+        ({"soft": np.nan}, "class_weight must be finite and not negative"),
+        ({"soft": 0.0, "hard": 0.0}, "class_weight leaves no sample a weight"),
+    ]:
+        with pytest.raises(ValueError, match=told):
+            small(class_weight=weight).fit(X, y)
+        with pytest.raises(ValueError, match=told):
+            small(class_weight=weight).partial_fit(X, y, classes=["hard", "soft"])
+    # a label of weight zero: many a minibatch would have no weight at all
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = small(class_weight={"soft": 0.0}, batch_size=1, max_iter=1, early_stopping=True)
+        model.fit(X, y)
+    assert model.classes_.tolist() == ["hard", "soft"]
+    assert model.predict_proba(X)[:, 0].min() > 0.5
+
+
+def test_a_label_to_draw_must_be_one(fitted):
+    for label in (["soft"], np.array(["hard", "soft"]), np.nan):
+        with pytest.raises(ValueError, match="label must be one of"):
+            fitted.sample(1, label)

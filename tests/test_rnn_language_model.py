@@ -209,8 +209,13 @@ def test_partial_fit_and_warm_start_go_on():
 def test_input_is_checked(fitted):
     with pytest.raises(ValueError, match="got a single str"):
         fitted.score("abc")
+    with pytest.raises(ValueError, match="got a single str"):
+        fitted.score(np.array("abc"))
+    with pytest.raises(ValueError, match="one dimension"):
+        fitted.score(np.array([["a"], ["b"]]))
     with pytest.raises(ValueError, match="text 1 is 3"):
         fitted.score(["a", 3])
+    assert fitted.score(x for x in ["ab", "c"]) == fitted.score(["ab", "c"])
     with pytest.raises(NotFittedError):
         small().score(["a"])
     with pytest.raises(NotFittedError):

@@ -14,7 +14,8 @@ from sklseq.rnn._network import Architecture, Network, Targets, Workspace, final
 LENGTHS = np.array([4, 1, 6, 3, 6, 2])
 
 
-def make_case(cell, n_layers=1, pooling="all", dtype="float64", hidden=5, symbols=7, seed=0):
+def make_case(cell, n_layers=1, pooling="all", dtype="float64", hidden=5, symbols=7, seed=0,
+              same_start=False):  # fmt: skip
     """A small network with random biases, a ragged batch and targets for both heads."""
     random = np.random.RandomState(seed)
     architecture = Architecture(cell, hidden, n_layers, symbols, 3, symbols > 0, pooling, dtype)
@@ -24,6 +25,8 @@ def make_case(cell, n_layers=1, pooling="all", dtype="float64", hidden=5, symbol
     starts = np.cumsum(LENGTHS) - LENGTHS
     if symbols:
         inputs = random.randint(symbols, size=n).astype(np.int32)
+        if same_start:
+            inputs[starts] = 1
     else:
         inputs = random.standard_normal(n).astype(dtype)
     targets = random.randint(max(symbols - 1, 1), size=n).astype(np.int32)
@@ -80,6 +83,21 @@ def run(network, batch, inputs, targets, window=None):
     return network.pack(training=True).loss_and_gradient(
         window, packed(inputs, window), targets, Workspace()
     )
+
+
+@pytest.mark.parametrize("n_layers", [1, 2])
+@pytest.mark.parametrize("cell", CELLS)
+def test_gradient_of_texts_that_start_alike(cell, n_layers):
+    """All texts start with the same symbol; then the first steps are worked out but once."""
+    network, batch, inputs, targets, loss = make_case(
+        cell, n_layers, "all", hidden=3, symbols=5, same_start=True
+    )
+    gradient = run(network, batch, inputs, targets).gradient
+    assert len(set(inputs[batch.starts])) == 1
+    views = {name: value.copy() for name, value in network.views.items()}
+    expected = reference.numeric_gradient(loss, views)
+    for name, value in network.architecture.views(gradient).items():
+        np.testing.assert_allclose(value, expected[name], atol=2e-8, err_msg=name)
 
 
 @pytest.mark.parametrize("hidden", [16, 40])

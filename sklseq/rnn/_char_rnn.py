@@ -71,9 +71,9 @@ def check_number(
     fits = isinstance(value, kind) and not isinstance(value, bool | np.bool_)
     if not fits or not (least <= value if closed else least < value) or not value <= greatest:
         word = "an integer" if kind is Integral else "a number"
-        rule = f"{'at least' if closed else 'above'} {least:g}" if least > -np.inf else "finite"
+        rule = f" {'at least' if closed else 'above'} {least:g}" if least > -np.inf else ""
         rule += f" and at most {greatest:g}" if greatest < np.inf else ""
-        raise ValueError(f"{name} must be {word} {rule}; got {value!r}.")
+        raise ValueError(f"{name} must be {word}{rule}; got {value!r}.")
 
 
 def check_weights(sample_weight, n: int) -> np.ndarray:

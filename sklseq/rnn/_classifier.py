@@ -22,7 +22,15 @@ from sklseq._base import unchanged_on_error
 from sklseq.rnn import _recurrence as kernels
 from sklseq.rnn._char_rnn import BaseCharRNN, check_number, check_weights, transfer
 from sklseq.rnn._network import Architecture, Network
-from sklseq.rnn._vocabulary import END, EncodedTexts, Vocabulary, check_texts, is_text, tokenize
+from sklseq.rnn._vocabulary import (
+    END,
+    EncodedTexts,
+    Vocabulary,
+    check_texts,
+    is_text,
+    settled,
+    tokenize,
+)
 
 
 class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
@@ -311,8 +319,7 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
                 f"warm_start needs the labels of the first fit, {self.classes_.tolist()}; got "
                 f"{classes.tolist()}."
             )
-        X, labels, weights = self._arrange(X, np.searchsorted(classes, y), weights)
-        weights = weights * self._class_weights(classes, labels, weights)[labels]
+        X, labels, weights = self._arrange(X, np.searchsorted(classes, y), weights, classes)
         vocabulary, sequences = self._learn(X, self._vocabulary if again else None)
         architecture = self._classifier_architecture(vocabulary, len(classes))
         initial = self._initial_parameters(architecture, vocabulary, random, again)
@@ -376,8 +383,7 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         unseen = np.setdiff1d(y, known)
         if len(unseen):
             raise ValueError(f"y has labels that are not in classes: {unseen.tolist()}.")
-        X, labels, weights = self._arrange(X, np.searchsorted(known, y), weights)
-        weights = weights * self._class_weights(known, labels, weights)[labels]
+        X, labels, weights = self._arrange(X, np.searchsorted(known, y), weights, known)
         vocabulary, sequences = self._learn(X, None if first else self._vocabulary)
         architecture = self._classifier_architecture(vocabulary, len(known))
         random = check_random_state(self.random_state)
@@ -395,6 +401,7 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is None."
             )
+        X = settled(X)
         texts = is_text(X)
         if not reset and texts != (self._vocabulary is not None):
             kinds = ("numbers", "texts")
@@ -413,12 +420,12 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         check_classification_targets(y)
         return X, y, check_weights(sample_weight, len(y))
 
-    def _arrange(self, X, labels, weights):
-        """Samples without those of weight zero, small integer weights as repetitions, sorted.
+    def _arrange(self, X, labels, weights, classes):
+        """Samples with a weight above zero, sorted, small integer weights as repetitions.
 
-        So an integer weight is a repetition, a zero weight an absence and the order of the samples
-        without effect, to the bit, minibatches and dropout notwithstanding.  Without shuffle the
-        given order stays.
+        Then the weights are multiplied by those of the labels.  So an integer weight is a
+        repetition, a zero weight an absence and the order of the samples without effect, to the
+        bit, minibatches and dropout notwithstanding.  Without shuffle the given order stays.
         """
         rows = np.flatnonzero(weights > 0)
         counts = weights[rows].astype(np.int64)
@@ -432,8 +439,14 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
             rows = np.array(rows)
         elif self.shuffle:
             rows = rows[np.lexsort((labels[rows], *X[rows].T))]
+        labels, weights = labels[rows].astype(np.int32), weights[rows]
+        weights = weights * self._class_weights(classes, labels, weights)[labels]
+        used = weights > 0
+        if not used.any():
+            raise ValueError(f"class_weight leaves no sample a weight; got {self.class_weight!r}.")
+        rows = rows[used]
         X = [X[i] for i in rows] if isinstance(X, list) else X[rows]
-        return X, labels[rows].astype(np.int32), weights[rows]
+        return X, labels[used], weights[used]
 
     def _learn(self, X, vocabulary) -> tuple[Vocabulary | None, EncodedTexts]:
         """The vocabulary (None: learn it; stays None for numbers) and the coded sequences."""
@@ -450,7 +463,16 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         if self.class_weight == "balanced":
             totals = np.bincount(labels, weights=weights, minlength=len(classes))
             return totals.sum() / (len(classes) * np.maximum(totals, 1e-300))
-        return compute_class_weight(self.class_weight, classes=classes, y=classes[labels])
+        if not isinstance(self.class_weight, dict):
+            raise ValueError(
+                f"class_weight must be a dict, 'balanced' or None; got {self.class_weight!r}."
+            )
+        factors = compute_class_weight(self.class_weight, classes=classes, y=classes[labels])
+        if not (np.isfinite(factors).all() and (factors >= 0).all()):
+            raise ValueError(
+                f"class_weight must be finite and not negative; got {self.class_weight!r}."
+            )
+        return factors
 
     def _label_objective(self, architecture, sequences, labels, weights, rows):
         chosen = sequences.take(rows)
@@ -529,6 +551,7 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
 
     def _check_input(self, X) -> EncodedTexts:
         check_is_fitted(self)
+        X = settled(X)
         texts = is_text(X)
         if texts != (self._vocabulary is not None):
             kinds = ("numbers", "texts (strings or lists of tokens)")
@@ -665,7 +688,7 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
             raise ValueError("sample needs a model of texts; this one was fitted on numbers.")
         if "next" not in self._packed().heads:
             raise ValueError("sample needs the next-character head: next_char_weight > 0.")
-        if label is not None and label not in self.classes_:
+        if label is not None and (np.ndim(label) or label not in self.classes_):
             raise ValueError(f"label must be one of {self.classes_.tolist()}; got {label!r}.")
         random = check_random_state(random_state)
         texts: list = []

@@ -186,9 +186,3 @@ template <class T>
 SKLSEQ_TARGET void move_average(Index size, T rate, const T* parameters, T* average) {
     for (Index i = 0; i < size; i++) average[i] += rate * (parameters[i] - average[i]);
 }
-
-template <class T>
-SKLSEQ_TARGET void add_rows(Index rows, Index width, const T* from, Index stride, T* to) {
-    for (Index row = 0; row < rows; row++, from += stride)
-        for (Index j = 0; j < width; j++) to[j] += from[j];
-}

@@ -47,14 +47,14 @@ SKLSEQ_TARGET void step_forward(const LayerWeights<T>& w, Index rows, Previous k
     }
 }
 
+// `alike`: all sequences start from zero and read the same symbol first, so that the rows of the
+// first block are all equal.
 template <class T>
 SKLSEQ_TARGET void layer_forward(const LayerWeights<T>& w, Index steps, const std::int64_t* counts,
-                                 bool start, const std::int32_t* codes, const T* inputs, T* states,
+                                 bool start, bool alike, const std::int32_t* codes, const T* inputs, T* states,
                                  T* memory, T* gates, T* reset) {
     const Index H = w.hidden;
     Index block = 0, packed = 0;
-    bool alike = start && codes;  // all start from the same symbol, so all are alike after it
-    for (Index row = 1; alike && row < counts[0]; row++) alike = codes[row] == codes[0];
     for (Index t = 0; t < steps; t++) {
         const Index rows = counts[t], before = t ? counts[t - 1] : counts[0];
         const Index after = block + before;
@@ -74,10 +74,11 @@ SKLSEQ_TARGET void layer_forward(const LayerWeights<T>& w, Index steps, const st
 }
 
 // d_state, d_memory (counts[0], H): in zero (or the gradient of the final states), out the gradient
-// of the initial states (unless `start`).  scratch (counts[0], H).
+// of the initial states (unless `start`).  scratch (counts[0], H).  With `alike` rows what step 1
+// hands down to step 0 is handed to the first row in sum: there, only the sum over rows is used.
 template <class T>
 SKLSEQ_TARGET void layer_backward(const LayerWeights<T>& w, Index steps, const std::int64_t* counts,
-                                  bool start, const T* d_outputs, const T* states, const T* memory,
+                                  bool start, bool alike, const T* d_outputs, const T* states, const T* memory,
                                   T* gates, T* d_state, T* d_memory, T* scratch) {
     const Index H = w.hidden, stride = w.n_stored * H;
     Index packed = 0, block = 0;
@@ -94,19 +95,26 @@ SKLSEQ_TARGET void layer_backward(const LayerWeights<T>& w, Index steps, const s
         const T* d_here = d_outputs + packed * H;
         for (Index i = 0; i < rows * H; i++) d_state[i] += d_here[i];
         const bool last = start && t == 0;
+        const auto hand_down = [&](Index depth, bool accumulate) {
+            if (last) return;
+            if (alike && t == 1)
+                product_of_sum(rows, depth, H, d_gates, stride, w.recurrent, d_state, accumulate);
+            else
+                product(rows, depth, H, d_gates, stride, w.recurrent, d_state, H, accumulate);
+        };
         switch (w.cell) {
         case RNN:
             rnn_backward(rows, H, states + after * H, d_state, d_gates);
-            if (!last) product(rows, H, H, d_gates, stride, w.recurrent, d_state, H, false);
+            hand_down(H, false);
             break;
         case LSTM:
             lstm_backward(rows, H, memory + block * H, memory + after * H, d_state, d_memory,
                           d_gates);
-            if (!last) product(rows, 4 * H, H, d_gates, stride, w.recurrent, d_state, H, false);
+            hand_down(4 * H, false);
             break;
         case GRU_RESET_AFTER:
             gru_after_backward(rows, H, previous, d_state, d_gates);
-            if (!last) product(rows, 3 * H, H, d_gates, stride, w.recurrent, d_state, H, true);
+            hand_down(3 * H, true);
             break;
         default:
             gru_backward(rows, H, previous, d_state, d_gates);
@@ -117,7 +125,7 @@ SKLSEQ_TARGET void layer_backward(const LayerWeights<T>& w, Index steps, const s
             }
             product(rows, H, H, d_gates + 2 * H, stride, w.candidate, scratch, H, false);
             gru_backward_reset(rows, H, previous, scratch, d_state, d_gates);
-            product(rows, 2 * H, H, d_gates, stride, w.recurrent, d_state, H, true);
+            hand_down(2 * H, true);
         }
         if (t > 0) block -= t > 1 ? counts[t - 2] : counts[0];
     }

@@ -150,6 +150,7 @@ class LayerPass:
     reset: np.ndarray
     inputs: np.ndarray  # the rows that entered, (N, depth); empty for the symbol table
     n_initial: int
+    alike: bool  # all start from zero and read the same symbol first
 
     @property
     def outputs(self) -> np.ndarray:
@@ -313,16 +314,17 @@ class PackedNetwork:
         for buffer, start in zip((states, memory), initial or (0.0, 0.0)):
             buffer[:n_initial] = start
         codes, rows, entered = below, layer.inputs, none
+        alike = initial is None and below.ndim == 1 and bool((below[:n_initial] == below[0]).all())
         if below.ndim == 2:
             codes, entered = np.empty(0, np.int32), below
             rows = take("inputs", n, cell.n_gates * hidden)
             rows[...] = layer.bias
             kernels.product(below, layer.inputs, True, rows)
         kernels.layer_forward(
-            cell.number, window.counts, initial is None, codes, rows, layer.recurrent,
+            cell.number, window.counts, initial is None, alike, codes, rows, layer.recurrent,
             layer.candidate, layer.recurrent_bias, states, memory, gates, reset,
         )  # fmt: skip
-        return LayerPass(states, memory, gates, reset, entered, n_initial)
+        return LayerPass(states, memory, gates, reset, entered, n_initial, alike)
 
     def head(self, name: str, features: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Logits (rows, columns) of a head."""
@@ -509,25 +511,11 @@ class PackedNetwork:
         d_state.fill(0.0)
         d_memory.fill(0.0)
         kernels.layer_backward(
-            cell.number, cell.n_gates, window.counts, start, d_outputs, layer.recurrent_back,
-            layer.candidate_back, done.states, done.memory, done.gates, d_state, d_memory,
+            cell.number, cell.n_gates, window.counts, start, done.alike, d_outputs,
+            layer.recurrent_back, layer.candidate_back, done.states, done.memory, done.gates, d_state, d_memory,
             take("scratch", n_initial),
         )  # fmt: skip
-        # Rows before each step; from a zero start the first block adds nothing.
-        used = slice(n_initial if start else 0, len(done.states) - int(window.counts[-1]))
-        d_recurrent = gradient[f"recurrent_weights_{number}"]
-        split = 2 * hidden if cell.splits_candidate else d_recurrent.shape[1]
-        d_gates = done.gates[used]
-        kernels.add_weight_gradient(done.states[used], d_gates[:, :split], d_recurrent[:, :split])
-        if cell.splits_candidate:
-            kernels.add_weight_gradient(
-                done.reset[used], d_gates[:, split:], d_recurrent[:, split:]
-            )
-        if cell.has_recurrent_bias:
-            everything = done.gates[: len(done.states) - int(window.counts[-1])]
-            kernels.add_rows(
-                everything[:, 2 * hidden : 3 * hidden], gradient[f"recurrent_bias_{number}"]
-            )
+        self._recurrent_gradient(number, window, done, gradient, start)
         d_weights = gradient[f"input_weights_{number}"]
         d_bias = gradient[f"bias_{number}"]
         if rows.ndim == 1 and number == 0:
@@ -543,6 +531,34 @@ class PackedNetwork:
         kernels.add_weight_gradient(done.inputs, d_inputs, d_weights)
         kernels.add_rows(d_inputs, d_bias)
         return d_inputs
+
+    def _recurrent_gradient(self, number, window, done, gradient, start) -> None:
+        """Gradient of a layer's recurrent weights: states before each step, and its gates."""
+        cell, hidden = self.architecture.cell_spec, self.architecture.hidden_size
+        d_recurrent = gradient[f"recurrent_weights_{number}"]
+        split = 2 * hidden if cell.splits_candidate else d_recurrent.shape[1]
+        # From a zero start the first block of rows adds nothing.
+        first = done.n_initial if start else 0
+        end = len(done.states) - int(window.counts[-1])
+        if cell.splits_candidate:
+            kernels.add_weight_gradient(
+                done.reset[first:end], done.gates[first:end, split:], d_recurrent[:, split:]
+            )
+        if cell.has_recurrent_bias:
+            kernels.add_rows(
+                done.gates[:end, 2 * hidden : 3 * hidden], gradient[f"recurrent_bias_{number}"]
+            )
+        if done.alike and len(window.counts) > 1:  # the states before step 1 are all one
+            total = np.zeros((1, split), done.gates.dtype)
+            alike = slice(first, first + done.n_initial)
+            kernels.add_rows(done.gates[alike, :split], total[0])
+            kernels.add_weight_gradient(
+                done.states[first : first + 1], total, d_recurrent[:, :split]
+            )
+            first = alike.stop
+        kernels.add_weight_gradient(
+            done.states[first:end], done.gates[first:end, :split], d_recurrent[:, :split]
+        )
 
 
 def _rows(inputs: np.ndarray, window: Window) -> np.ndarray:

@@ -13,6 +13,12 @@ template <class T> SKLSEQ_TARGET Index packed_size(Index depth, Index columns) {
     return depth * ((columns + lanes - 1) / lanes) * lanes;
 }
 
+template <class T>
+SKLSEQ_TARGET void add_rows(Index rows, Index width, const T* from, Index stride, T* to) {
+    for (Index row = 0; row < rows; row++, from += stride)
+        for (Index j = 0; j < width; j++) to[j] += from[j];
+}
+
 // B[k, n] = weights[k * stride + n], or weights[n * stride + k] when transposed.
 template <class T>
 SKLSEQ_TARGET void pack(Index depth, Index columns, const T* weights, Index stride, bool transposed,
@@ -131,6 +137,17 @@ SKLSEQ_TARGET void add_product_of_one(Index rows, Index depth, Index columns, co
     product(Index(1), depth, columns, a, depth, packed, once.data(), columns, false);
     for (Index row = 0; row < rows; row++, c += c_stride)
         for (Index j = 0; j < columns; j++) c[j] += once[j];
+}
+
+// As product(), but only for the sum over the rows of A B: it goes to the first row of C, and zero to
+// the others.
+template <class T>
+SKLSEQ_TARGET void product_of_sum(Index rows, Index depth, Index columns, const T* a,
+                                  Index a_stride, const T* packed, T* c, bool accumulate) {
+    std::vector<T> sum(depth);
+    add_rows(rows, depth, a, a_stride, sum.data());
+    if (!accumulate) std::memset(c, 0, rows * columns * sizeof(T));
+    product(Index(1), depth, columns, sum.data(), depth, packed, c, columns, accumulate);
 }
 
 // out (m, n) += left' right, with left (rows, m) and right (rows, n): the gradient of a weight

@@ -35,11 +35,11 @@ cdef extern from "_instruction_sets.h" namespace "sklseq" nogil:
         Py_ssize_t, Py_ssize_t, Py_ssize_t, const T*, Py_ssize_t, const T*, Py_ssize_t, T*,
         Py_ssize_t)
     void c_layer_forward "sklseq::layer_forward"[T](
-        LayerWeights[T], Py_ssize_t, const int64_t*, cpp_bool, const int32_t*, const T*, T*, T*, T*,
-        T*)
+        LayerWeights[T], Py_ssize_t, const int64_t*, cpp_bool, cpp_bool, const int32_t*, const T*,
+        T*, T*, T*, T*)
     void c_layer_backward "sklseq::layer_backward"[T](
-        LayerWeights[T], Py_ssize_t, const int64_t*, cpp_bool, const T*, const T*, const T*, T*, T*,
-        T*, T*)
+        LayerWeights[T], Py_ssize_t, const int64_t*, cpp_bool, cpp_bool, const T*, const T*,
+        const T*, T*, T*, T*, T*)
     void c_input_gradient "sklseq::input_gradient"[T](
         LayerWeights[T], Py_ssize_t, const int64_t*, const int32_t*, const T*, T*)
     void c_pool_forward "sklseq::pool_forward"[T](
@@ -182,14 +182,15 @@ def fill_window(const Py_ssize_t[::1] starts, Py_ssize_t first, const int64_t[::
                 k += 1
 
 
-def layer_forward(Py_ssize_t cell, const int64_t[::1] counts, bint start,
+def layer_forward(Py_ssize_t cell, const int64_t[::1] counts, bint start, bint alike,
                   const int32_t[::1] codes, const floating[:, ::1] inputs,
                   const floating[::1] recurrent, const floating[::1] candidate,
                   const floating[::1] recurrent_bias, floating[:, ::1] states,
                   floating[:, ::1] memory, floating[:, ::1] gates, floating[:, ::1] reset):
     """All steps of one layer.
 
-    IN   counts (steps,); start: the initial states are zero (and hold zeros)
+    IN   counts (steps,); start: the initial states are zero (and hold zeros); alike: besides, all
+         read the same symbol first
          codes (N,) rows of inputs to gather, or empty: inputs is then in packed order
          inputs (n_codes or N, n_gates H); recurrent, candidate packed; recurrent_bias (H,)
     IN/OUT  states, memory (counts[0] + N, H): the first counts[0] rows are read
@@ -200,12 +201,12 @@ def layer_forward(Py_ssize_t cell, const int64_t[::1] counts, bint start,
         cell, H, inputs.shape[1] // H, gates.shape[1] // H, recurrent, candidate, recurrent_bias)
     with nogil:
         c_layer_forward(
-            weights, counts.shape[0], &counts[0], start, codes_data(codes), const_data(inputs),
+            weights, counts.shape[0], &counts[0], start, alike, codes_data(codes), const_data(inputs),
             data(states), data(memory), data(gates), data(reset))
 
 
 def layer_backward(Py_ssize_t cell, Py_ssize_t n_gates, const int64_t[::1] counts, bint start,
-                   const floating[:, ::1] d_outputs, const floating[::1] recurrent,
+                   bint alike, const floating[:, ::1] d_outputs, const floating[::1] recurrent,
                    const floating[::1] candidate, const floating[:, ::1] states,
                    const floating[:, ::1] memory, floating[:, ::1] gates,
                    floating[:, ::1] d_state, floating[:, ::1] d_memory,
@@ -214,7 +215,8 @@ def layer_backward(Py_ssize_t cell, Py_ssize_t n_gates, const int64_t[::1] count
 
     IN   d_outputs (N, H); recurrent, candidate: the *transposed* matrices packed
          states, memory of layer_forward
-    IN/OUT  gates: activations in, gradients of the pre-activations out
+    IN/OUT  gates: activations in, gradients of the pre-activations out; of alike rows, at step 0,
+            with the right sum over rows only
             d_state, d_memory (counts[0], H): zeros in; scratch (counts[0], H)
     """
     cdef Py_ssize_t H = states.shape[1]
@@ -222,8 +224,8 @@ def layer_backward(Py_ssize_t cell, Py_ssize_t n_gates, const int64_t[::1] count
         cell, H, n_gates, gates.shape[1] // H, recurrent, candidate, recurrent)
     with nogil:
         c_layer_backward(
-            weights, counts.shape[0], &counts[0], start, const_data(d_outputs), const_data(states),
-            const_data(memory), data(gates), data(d_state), data(d_memory), data(scratch))
+            weights, counts.shape[0], &counts[0], start, alike, const_data(d_outputs),
+            const_data(states), const_data(memory), data(gates), data(d_state), data(d_memory), data(scratch))
 
 
 def input_gradient(Py_ssize_t cell, const int64_t[::1] counts, const int32_t[::1] codes,
@@ -309,10 +311,10 @@ def adam_step(Py_ssize_t n_penalised, double scale, double penalty, double shrin
     """
     with nogil:
         c_adam_step(
-            gradient.shape[0], n_penalised, <floating> scale, <floating> penalty, <floating> shrinkage,
-            <floating> step, <floating> root_correction, <floating> beta_1, <floating> beta_2,
-            <floating> epsilon, const_vector_data(gradient), vector_data(parameters),
-            vector_data(mean), vector_data(square))
+            gradient.shape[0], n_penalised, <floating> scale, <floating> penalty,
+            <floating> shrinkage, <floating> step, <floating> root_correction, <floating> beta_1,
+            <floating> beta_2, <floating> epsilon, const_vector_data(gradient),
+            vector_data(parameters), vector_data(mean), vector_data(square))
 
 
 def move_average(double rate, const floating[::1] parameters, floating[::1] average):

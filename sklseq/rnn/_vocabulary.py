@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from numbers import Number
 
 import numpy as np
 
@@ -20,38 +21,50 @@ WORDS = re.compile(r"\w+|[^\w\s]")
 Analyzer = str | Callable[[str], Sequence[str]]
 
 
+def settled(X: object) -> object:
+    """X, or the list of what an iterator gives, which can be looked at but once."""
+    return list(X) if hasattr(X, "__next__") else X
+
+
 def is_text(X: object) -> bool:
-    """Whether X is a collection of texts or of lists of tokens, rather than numbers."""
-    if getattr(X, "ndim", 1) != 1 or hasattr(X, "tocsr"):
-        return False
+    """Whether X is meant as texts or lists of tokens, rather than numbers: its first item tells.
+
+    What cannot be told (nothing, or only missing values) is refused by check_texts, in words.
+    """
     if isinstance(X, str | bytes):
-        return True  # refused by check_texts, in words
-    if isinstance(X, np.ndarray) and X.dtype.kind in "US":
         return True
-    if not hasattr(X, "__iter__"):
+    if hasattr(X, "tocsr") or not (hasattr(X, "__iter__") or hasattr(X, "ndim")):
         return False
+    if getattr(X, "ndim", 1) != 1:
+        first = np.asarray(X).reshape(-1)[:1].tolist()
+        return bool(first) and isinstance(first[0], str | bytes)
     for item in X:
         if isinstance(item, str | bytes):
             return True
         if isinstance(item, list | tuple | np.ndarray):
             if len(item):
                 return isinstance(item[0], str)
-        elif item is not None and item == item:  # not a missing value: numbers
+        elif isinstance(item, Number) and item == item:
             return False
-    return False
+    return True
 
 
 def check_texts(X: object) -> list:
     """The texts as a list of str or of lists of str; errors name the text by its index."""
-    if isinstance(X, str | bytes):
+    if getattr(X, "ndim", 1) > 1:
         raise ValueError(
-            f"X must be a collection of texts, one string per sample; got a single "
-            f"{type(X).__name__}. Put it in a list: [text]."
+            f"X must have one text, or list of tokens, per sample in one dimension; got shape "
+            f"{X.shape}."
         )
     for convert in ("to_list", "tolist"):  # pandas and polars Series; arrays
         if hasattr(X, convert):
             X = getattr(X, convert)()
             break
+    if isinstance(X, str | bytes):
+        raise ValueError(
+            f"X must be a collection of texts, one string per sample; got a single "
+            f"{type(X).__name__}. Put it in a list: [text]."
+        )
     if not hasattr(X, "__iter__"):
         raise ValueError(f"X must be a collection of texts; got {type(X).__name__}.")
     texts = list(X)
@@ -59,20 +72,20 @@ def check_texts(X: object) -> list:
         raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required: no text.")
     if set(map(type, texts)) == {str}:
         return texts
-    for i, text in enumerate(texts):
-        if isinstance(text, str):
-            continue
-        if isinstance(text, list | tuple | np.ndarray):
-            wrong = [token for token in text if not isinstance(token, str)]
-            if not wrong:
-                texts[i] = list(text)
-                continue
-            raise ValueError(f"tokens must be strings; text {i} has {wrong[0]!r}.")
-        raise ValueError(
-            f"X must hold strings, or lists of tokens; text {i} is {text!r} "
-            f"({type(text).__name__})."
-        )
-    return texts
+    return [text if type(text) is str else _checked(i, text) for i, text in enumerate(texts)]
+
+
+def _checked(i: int, text: object) -> str | list[str]:
+    if isinstance(text, str):
+        return str(text)
+    if isinstance(text, list | tuple | np.ndarray):
+        wrong = [token for token in text if not isinstance(token, str)]
+        if not wrong:
+            return list(text)
+        raise ValueError(f"tokens must be strings; text {i} has {wrong[0]!r}.")
+    raise ValueError(
+        f"X must hold strings, or lists of tokens; text {i} is {text!r} ({type(text).__name__})."
+    )
 
 
 def check_analyzer(analyzer: Analyzer) -> None:
@@ -90,11 +103,23 @@ def tokenize(texts: list, analyzer: Analyzer) -> tuple[np.ndarray | list[str], n
         joined = "".join(texts).encode("utf-32-le", "surrogatepass")
         lengths = np.fromiter(map(len, texts), dtype=np.intp, count=len(texts))
         return np.frombuffer(joined, dtype="<u4"), lengths
-    split = {"char": list, "word": WORDS.findall}.get(analyzer, analyzer) \
-        if isinstance(analyzer, str) else analyzer  # fmt: skip
-    tokens = [list(split(text)) if isinstance(text, str) else text for text in texts]
+    split = {"char": list, "word": WORDS.findall}.get(analyzer) if isinstance(analyzer, str) else (
+        partial(_split_by_callable, analyzer)
+    )
+    tokens = [split(text) if isinstance(text, str) else text for text in texts]
     lengths = np.fromiter(map(len, tokens), dtype=np.intp, count=len(tokens))
     return [token for text in tokens for token in text], lengths
+
+
+def _split_by_callable(analyzer: Callable[[str], Sequence[str]], text: str) -> list[str]:
+    tokens = analyzer(text)
+    tokens = list(tokens) if hasattr(tokens, "__iter__") else [tokens]
+    for token in tokens:
+        if not isinstance(token, str):
+            raise ValueError(
+                f"analyzer must make a list of str of a text; of {text!r} it made {token!r}."
+            )
+    return tokens
 
 
 @dataclass(frozen=True)

@@ -25,42 +25,83 @@ inline double update_mean(int d, int k, const double* S, const double* g, const 
     return -0.5 * (logs + std::log(determinant) + quadratic);
 }
 
+// One steady step without its prediction: the filtered mean into `keep`, if wanted, and the squared
+// whitened innovation.
+template <int D, int K>
+inline double steady_update(const double* x, const double* now, const double* M,
+                            const double* gain, const double* V, const double* W, double* keep) {
+    double quadratic = 0.0;
+    for (int i = 0; i < K; ++i) {
+        double e = 0.0;
+        for (int l = 0; l <= i; ++l) e += W[i * K + l] * x[l];
+        for (int j = 0; j < D; ++j) e -= V[i * D + j] * now[j];
+        quadratic += e * e;
+    }
+    if (keep)
+        for (int j = 0; j < D; ++j) {
+            double value = 0.0;
+            for (int l = 0; l < K; ++l) value += gain[j * K + l] * x[l];
+            for (int l = 0; l < D; ++l) value += M[j * D + l] * now[l];
+            keep[j] = value;
+        }
+    return quadratic;
+}
+
+// out = base + M x, for N rows of x
+template <int N, int L>
+inline void affine(const double* base, const double* M, const double* x, double* out) {
+    for (int j = 0; j < N; ++j) {
+        double value = base ? base[j] : 0.0;
+        for (int l = 0; l < L; ++l) value += M[j * L + l] * x[l];
+        out[j] = value;
+    }
+}
+
 // The steady steps of one sequence, all in registers: only the chain m_next = C m + D y waits for
-// itself.  m is the predicted mean of the first row; with `keep` the filtered means are stored.
+// itself, which with one or two states is long against the work: there m_t+2 = C^2 m_t + ... goes two
+// steps at a time.  m is the predicted mean of the first row; with `keep` the filtered means are
+// stored.
 template <int D, int K>
 inline double steady_forward(Index rows, const double* y, const double* drift, const double* C,
                              const double* Dm, const double* M, const double* gain,
                              const double* V, const double* W, double log_det, double* m,
                              double* keep, double* step_ll) {
-    double now[D], total = 0.0;
+    double now[D], squared[D * D], total = 0.0;
     for (int j = 0; j < D; ++j) now[j] = m[j];
-    for (Index t = 0; t < rows; ++t) {
+    for (int j = 0; j < D; ++j)
+        for (int i = 0; i < D; ++i) {
+            double value = 0.0;
+            for (int l = 0; l < D; ++l) value += C[j * D + l] * C[l * D + i];
+            squared[j * D + i] = value;
+        }
+    Index t = 0;
+    for (; D <= 2 && t + 1 < rows; t += 2) {
         const double* x = y + t * K;
-        double quadratic = 0.0;
-        for (int i = 0; i < K; ++i) {
-            double e = 0.0;
-            for (int l = 0; l <= i; ++l) e += W[i * K + l] * x[l];
-            for (int j = 0; j < D; ++j) e -= V[i * D + j] * now[j];
-            quadratic += e * e;
-        }
-        total += quadratic;
-        if (step_ll) step_ll[t] = -0.5 * (log_det + quadratic);
-        if (keep)
-            for (int j = 0; j < D; ++j) {
-                double value = 0.0;
-                for (int l = 0; l < K; ++l) value += gain[j * K + l] * x[l];
-                for (int l = 0; l < D; ++l) value += M[j * D + l] * now[l];
-                keep[t * D + j] = value;
-            }
-        double next[D];
-        for (int j = 0; j < D; ++j) {
-            double value = drift ? drift[t * D + j] : 0.0;
-            for (int l = 0; l < K; ++l) value += Dm[j * K + l] * x[l];
-            next[j] = value;
-        }
-        for (int j = 0; j < D; ++j)
-            for (int l = 0; l < D; ++l) next[j] += C[j * D + l] * now[l];
+        double first[D], second[D], next[D];
+        affine<D, K>(drift ? drift + t * D : nullptr, Dm, x, first);
+        affine<D, K>(drift ? drift + (t + 1) * D : nullptr, Dm, x + K, second);
+        affine<D, D>(second, C, first, second);
+        affine<D, D>(first, C, now, next);
+        const double here = steady_update<D, K>(x, now, M, gain, V, W, keep ? keep + t * D : keep);
+        const double then = steady_update<D, K>(x + K, next, M, gain, V, W,
+                                                keep ? keep + (t + 1) * D : keep);
+        affine<D, D>(second, squared, now, next);
         for (int j = 0; j < D; ++j) now[j] = next[j];
+        total += here + then;
+        if (step_ll) {
+            step_ll[t] = -0.5 * (log_det + here);
+            step_ll[t + 1] = -0.5 * (log_det + then);
+        }
+    }
+    for (; t < rows; ++t) {
+        const double* x = y + t * K;
+        const double here = steady_update<D, K>(x, now, M, gain, V, W, keep ? keep + t * D : keep);
+        double first[D], next[D];
+        affine<D, K>(drift ? drift + t * D : nullptr, Dm, x, first);
+        affine<D, D>(first, C, now, next);
+        for (int j = 0; j < D; ++j) now[j] = next[j];
+        total += here;
+        if (step_ll) step_ll[t] = -0.5 * (log_det + here);
     }
     for (int j = 0; j < D; ++j) m[j] = now[j];
     return -0.5 * (total + static_cast<double>(rows) * log_det);

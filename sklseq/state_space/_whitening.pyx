@@ -21,7 +21,7 @@ cdef extern from "_whitening_rows.h" namespace "sklseq" nogil:
         const Py_ssize_t* pattern
         const double* W
         double* out
-    void map_rows(const RowMap&) except +
+    bint map_rows(const RowMap&) except +
     cdef cppclass MapTables:
         Py_ssize_t n_patterns, p, d
         const unsigned char* masks
@@ -168,6 +168,21 @@ def scale_rows(
     return missing
 
 
+cdef RowMap _row_map(
+    const double[:, ::1] X,
+    const double[::1] centre,
+    const double[:, ::1] shift,
+    double[:, ::1] out,
+) noexcept:
+    cdef RowMap rows
+    rows.n, rows.p = X.shape[0], X.shape[1]
+    rows.X, rows.centre, rows.out = &X[0, 0], &centre[0], &out[0, 0]
+    rows.shift = NULL
+    if shift is not None:
+        rows.shift = &shift[0, 0]
+    return rows
+
+
 def whiten_complete_rows(
     const double[:, ::1] X not None,
     const double[::1] centre not None,
@@ -175,26 +190,13 @@ def whiten_complete_rows(
     const double[:, ::1] W not None,
     double[:, ::1] out not None,
 ):
-    """OUT: out = (X - centre - shift) W', for lower triangular W.  False where X has a gap."""
-    cdef Py_ssize_t n = X.shape[0], p = X.shape[1], t, i, j
-    cdef double total, check
-    cdef bint shifted = shift is not None
-    cdef bint complete = True
+    """OUT: out = (X - centre - shift) W'.  False where X has a gap."""
+    cdef RowMap rows = _row_map(X, centre, shift, out)
+    cdef bint complete
+    rows.pattern = NULL
+    rows.first, rows.n_maps, rows.W = 0, 1, &W[0, 0]
     with nogil:
-        for t in range(n):
-            check = 0.0
-            for i in range(p):
-                total = 0.0
-                for j in range(i + 1):
-                    if shifted:
-                        total = total + W[i, j] * (X[t, j] - centre[j] - shift[t, j])
-                    else:
-                        total = total + W[i, j] * (X[t, j] - centre[j])
-                out[t, i] = total
-                check = check + total
-            if isnan(check):
-                complete = False
-                break
+        complete = map_rows(rows)
     return complete
 
 
@@ -235,16 +237,9 @@ def map_rows_by_pattern(
 
     Rows whose pattern W does not have are left.
     """
-    cdef RowMap rows
-    if X.shape[0] == 0:
-        return
-    rows.n, rows.p = X.shape[0], X.shape[1]
-    rows.X, rows.centre, rows.pattern = &X[0, 0], &centre[0], &pattern[0]
-    rows.shift = NULL
-    if shift is not None:
-        rows.shift = &shift[0, 0]
+    cdef RowMap rows = _row_map(X, centre, shift, out)
+    rows.pattern = &pattern[0]
     rows.first, rows.n_maps, rows.W = first, W.shape[0], &W[0, 0, 0]
-    rows.out = &out[0, 0]
     with nogil:
         map_rows(rows)
 

@@ -14,26 +14,29 @@ struct RowMap {
     const double* X;               // (n, p), NaN is missing
     const double* centre;          // (p,)
     const double* shift;           // (n, p), or null
-    const std::ptrdiff_t* pattern;  // (n,)
+    const std::ptrdiff_t* pattern;  // (n,), or null: all 0
     std::ptrdiff_t first, n_maps;  // the patterns that W has
     const double* W;               // (n_maps, p, p)
     double* out;                   // (n, p)
 };
 
 template <int P>
-void map_rows_of(const RowMap& m) {
+bool map_rows_of(const RowMap& m) {
     const std::ptrdiff_t p = P ? P : m.p;
     std::vector<double> buffer(p);
     double fixed[P ? P : 1];
     double* x = P ? fixed : buffer.data();
     for (std::ptrdiff_t t = 0; t < m.n; ++t) {
-        const std::ptrdiff_t q = m.pattern[t] - m.first;
+        const std::ptrdiff_t q = m.pattern ? m.pattern[t] - m.first : 0;
         if (q < 0 || q >= m.n_maps) continue;
+        bool complete = true;
         for (std::ptrdiff_t j = 0; j < p; ++j) {
             const double value =
                 m.X[t * p + j] - m.centre[j] - (m.shift ? m.shift[t * p + j] : 0.0);
+            complete = complete && value == value;
             x[j] = value == value ? value : 0.0;
         }
+        if (!complete && !m.pattern) return false;
         const double* w = m.W + q * p * p;
         for (std::ptrdiff_t i = 0; i < p; ++i, w += p) {
             double total = 0.0;
@@ -41,17 +44,19 @@ void map_rows_of(const RowMap& m) {
             m.out[t * p + i] = total;
         }
     }
+    return true;
 }
 
-// out[t] = W[pattern[t] - first] (X - centre - shift)[t], a missing entry being 0
-inline void map_rows(const RowMap& m) {
+// out[t] = W[pattern[t] - first] (X - centre - shift)[t], a missing entry being 0.  Without patterns
+// returns false at the first missing entry.
+inline bool map_rows(const RowMap& m) {
     switch (m.p) {
         case 1: return map_rows_of<1>(m);
         case 2: return map_rows_of<2>(m);
         case 3: return map_rows_of<3>(m);
         case 4: return map_rows_of<4>(m);
     }
-    map_rows_of<0>(m);
+    return map_rows_of<0>(m);
 }
 
 struct MapTables {
