@@ -329,8 +329,12 @@ INLINE double FN(largest)(vec x)
 
 INLINE int FN(any)(mask m)
 {
-#if W == 8
+#if W == 8 || W == 1
     return m != 0;
+#elif W == 4
+    return _mm256_movemask_pd((__m256d)m) != 0;
+#elif defined(__SSE2__)
+    return _mm_movemask_pd((__m128d)m) != 0;
 #else
     for (int l = 0; l < W; l++)
         if (FN(mask_lane)(m, l)) return 1;

@@ -12,7 +12,8 @@ from sklseq._sequences import Sequences
 from sklseq._validation import check_probabilities, check_real
 from sklseq.hmm._base import BaseHMM
 from sklseq.hmm._chain import Emission, LogTails, Parameter, estimate_rows, n_free_in_rows
-from sklseq.hmm._lookup import add_by_code, add_looked_up
+from sklseq.hmm._forward_backward import code_source
+from sklseq.hmm._lookup import add_by_code, add_looked_up, to_codes
 
 MISSING = -1  # the code of a missing entry
 
@@ -41,6 +42,18 @@ class CategoricalEmission(Emission):
             add_by_code(X, column, posteriors, by_code)
             counts.append(np.ascontiguousarray(by_code[:-1].T))
         return tuple(counts)
+
+    def source(self, X):
+        if len(self.tables) > 1:
+            return None
+        with np.errstate(divide="ignore"):
+            log_table = np.log(np.ascontiguousarray(self.tables[0].T))
+        return code_source(X[:, 0], log_table)
+
+    def statistics_of_source(self, sums) -> tuple[np.ndarray, ...]:
+        n_states, n_categories = self.tables[0].shape
+        by_code = sums.reshape(n_categories + 2, -1)[:n_categories, :n_states]
+        return (np.ascontiguousarray(by_code.T),)
 
     def m_step(self, statistics) -> CategoricalEmission:
         """Relative frequencies (Rabiner 1989, eq. 40c) with `alpha` added to each count."""
@@ -352,16 +365,14 @@ class CategoricalHMM(BaseHMM):
 
     def _encode(self, sequences: Sequences, reset: bool) -> Sequences:
         X = sequences.X
-        missing = np.isnan(X)
-        codes = np.where(missing, MISSING, X)
-        whole = codes == np.floor(codes)
-        if not whole.all():
-            row, column = np.argwhere(~whole)[0]
+        codes, largest = np.empty(X.shape, np.int32), np.full(X.shape[1], MISSING, np.int64)
+        fault = to_codes(X, codes, largest)
+        if fault >= 0:
+            row, column = divmod(fault, X.shape[1])
             raise ValueError(
                 f"{type(self).__name__} needs integer codes: X has {X[row, column]} at row {row}, "
                 f"column {column}. sklearn.preprocessing.OrdinalEncoder makes codes of categories."
             )
-        largest = codes.max(axis=0).astype(np.int64)
         if reset:
             self.n_categories_ = self._count_categories(largest)
         for column, (code, n_categories) in enumerate(zip(largest, self.n_categories_)):
@@ -374,7 +385,7 @@ class CategoricalHMM(BaseHMM):
                     f"{n_categories - 1}. Give n_categories= in the constructor where later data "
                     "may hold more."
                 )
-        return sequences._replace(X=codes.astype(np.int32))
+        return sequences._replace(X=codes)
 
     def _count_categories(self, largest: np.ndarray) -> np.ndarray:
         if self.n_categories is None and self.emissionprob_init is None:

@@ -6,42 +6,6 @@
  * reads -inf, which makes its evidence, and all that follows, exactly 0.
  */
 
-/* Log-densities of one step to evidence b = exp(x - shift); returns the shift. */
-INLINE vec FN(evidence)(const int K, const vec *row, vec *b)
-{
-    const vec one = FN(splat)(1.0), zero = FN(splat)(0.0), lowest = FN(splat)(-DBL_MAX);
-    vec largest = row[0];
-    UNROLL for (int k = 1; k < K; k++) largest = FN(max)(largest, row[k]);
-    const vec shift = FN(min)(FN(max)(largest, lowest), FN(splat)(EVIDENCE_CAP));
-    if (K <= 2) { /* the larger of two is exp(0): one exponential instead of two */
-        const vec top = FN(select)(FN(less)(largest, lowest), zero, one);
-        if (K == 2) {
-            const vec other = FN(exp_negative)(FN(min)(row[0], row[1]) - shift);
-            const mask first_is_less = FN(less)(row[0], row[1]);
-            b[0] = FN(select)(first_is_less, other, top);
-            b[1] = FN(select)(first_is_less, top, other);
-        } else {
-            b[0] = top;
-        }
-    } else {
-        UNROLL for (int k = 0; k < K; k++) b[k] = FN(exp_negative)(row[k] - shift);
-    }
-    return shift;
-}
-
-INLINE void FN(read_block)(const int K, const lane_group *g, ptrdiff_t t0, ptrdiff_t n, vec *out)
-{
-    const double *streams[W];
-    ptrdiff_t lengths[W];
-    for (int l = 0; l < W; l++) {
-        const int used = l < g->n_items;
-        streams[l] = used ? g->items[l]->log_obs + t0 * K : NULL;
-        lengths[l] = used ? (g->items[l]->length - t0) * K : 0;
-        if (lengths[l] < 0) lengths[l] = 0;
-    }
-    FN(gather)(streams, lengths, n * K, -INFINITY, out);
-}
-
 /* Rows t0..t0+n of the lanes' cores, to `out` (N, K). */
 INLINE void FN(write_block)(const int K, const lane_group *g, ptrdiff_t t0, ptrdiff_t n,
                             const vec *in, double *out)
@@ -84,7 +48,7 @@ static void FN(harvest)(const chain *c, lane_group *g, ptrdiff_t t0, ptrdiff_t n
                 if (s < lane_least) lane_least = s;
             }
         }
-        if (!(lane_least >= SUM_FLOOR) || (c->kind != CHAIN_MIXING && FN(mask_lane)(lost, l)))
+        if (!(lane_least >= SUM_FLOOR) || FN(mask_lane)(lost, l))
             one->bad = 1;
 
         const ptrdiff_t core_end = one->lead + one->core - t0;
@@ -140,7 +104,7 @@ INLINE void FN(forward_lanes)(const int K, const int mode, const chain *c, lane_
     vec start[LANE_STATES], a[LANE_STATES];
     vec shift[BLOCK + 5], sums[BLOCK + 11], before[BLOCK + 17]; /* not 4096 bytes apart */
     bits exponent[BLOCK];
-    const vec state_floor = FN(splat)(STATE_FLOOR), zero = FN(splat)(0.0);
+    const vec state_floor = FN(splat)(c->floor), zero = FN(splat)(0.0);
     const double *transmat = c->transmat;
     vec sum = FN(splat)(1.0);
     for (int k = 0; k < K; k++) {
@@ -156,12 +120,16 @@ INLINE void FN(forward_lanes)(const int K, const int mode, const chain *c, lane_
         vec *b = mode == SMOOTH ? (vec *)g->evidence + t0 * K : (vec *)g->block;
         vec *alpha = mode == SMOOTH ? (vec *)g->alpha + t0 * K : b;
         mask lost = FN(less)(zero, zero);
-        FN(read_block)(K, g, t0, n, b);
+        const int ready = FN(read_block)(K, c, g, t0, n, b, shift);
         /* The exponentials do not wait for the recursion, so they fill its latency. */
         for (ptrdiff_t t = 0; t < n; t++) {
             vec *row = b + t * K, *out = alpha + t * K;
             vec predicted[LANE_STATES], evidence[LANE_STATES];
-            shift[t] = FN(evidence)(K, row, evidence);
+            if (ready) {
+                UNROLL for (int k = 0; k < K; k++) evidence[k] = row[k];
+            } else {
+                shift[t] = FN(evidence)(K, row, evidence);
+            }
             const bits power = FN(biased_exponent)(sum);
             const vec scale = FN(inverse_power)(power);
             exponent[t] = power;
@@ -174,16 +142,23 @@ INLINE void FN(forward_lanes)(const int K, const int mode, const chain *c, lane_
                     UNROLL for (int j = 0; j < K; j++)
                         predicted[j] += a[i] * transmat[i * K + j];
             }
+            mask low = FN(less)(zero, zero);
             sum = zero;
             UNROLL for (int j = 0; j < K; j++) {
                 const vec scaled = evidence[j] * scale;
                 a[j] = predicted[j] * scaled;
-                lost |= FN(less)(a[j], state_floor) & FN(less)(zero, FN(min)(predicted[j], scaled));
+                low |= FN(less)(a[j], state_floor);
                 sum += a[j];
+                evidence[j] = scaled;
                 if (mode == SMOOTH) row[j] = scaled;
                 out[j] = a[j];
             }
             sums[t] = sum;
+            if (FN(any)(low)) { /* lost, or impossible in itself? */
+                UNROLL for (int j = 0; j < K; j++)
+                    lost |= FN(less)(a[j], state_floor)
+                            & FN(less)(zero, FN(min)(predicted[j], evidence[j]));
+            }
         }
         FN(harvest)(c, g, t0, n, alpha, sums, shift, exponent, lost);
         if (mode == FILTER)
@@ -248,11 +223,16 @@ static void FN(keep_core)(int K, const lane_group *g, ptrdiff_t t0, ptrdiff_t n,
     }
 }
 
-/* Posteriors at the two ends of a chunk, for the check against its neighbours. */
-static void FN(harvest_posteriors)(int K, lane_group *g, ptrdiff_t t0, ptrdiff_t n, const vec *gamma)
+/* Posteriors at the start of a sequence, and at the two ends of a chunk, for the check against its
+ * neighbours. */
+static void FN(harvest_posteriors)(int K, const chain *c, lane_group *g, ptrdiff_t t0, ptrdiff_t n,
+                                   const vec *gamma)
 {
     for (int l = 0; l < g->n_items; l++) {
         const item *one = g->items[l];
+        if (c->starts != NULL && t0 == 0 && one->lead == 0)
+            for (int k = 0; k < K; k++)
+                c->starts[one->sequence * K + k] = ((const double *)(gamma + k))[l];
         if (one->edges == NULL) continue;
         const ptrdiff_t places[2] = {one->lead - t0, one->lead + one->core - t0};
         for (int side = 0; side < 2; side++) {
@@ -278,7 +258,8 @@ INLINE void FN(backward_lanes)(const int K, const chain *c, lane_group *g)
         if (one->lead + one->core < shortest_core) shortest_core = one->lead + one->core;
         if (one->lead > longest_lead) longest_lead = one->lead;
     }
-    for (int k = 0; k < K * K; k++) products[k] = zero;
+    const ptrdiff_t n_products = K * K + c->n_lane_sums;
+    for (ptrdiff_t i = 0; i < n_products; i++) products[i] = zero;
     UNROLL for (int k = 0; k < K; k++) beta[k] = zero;
     const ptrdiff_t longest = g->items[0]->length;
     int next = 0; /* the first lane that has not yet begun */
@@ -303,9 +284,13 @@ INLINE void FN(backward_lanes)(const int K, const chain *c, lane_group *g)
             UNROLL for (int j = 1; j < K; j++)
                 UNROLL for (int i = 0; i < K; i++) beta[i] += ahead[j] * transmat[i * K + j];
         }
-        FN(harvest_posteriors)(K, g, t0, n, gamma);
-        FN(write_block)(K, g, t0, n, gamma, c->filtered);
-        if (t0 < longest_lead || t0 + n > shortest_core) FN(keep_core)(K, g, t0, n, u);
+        FN(harvest_posteriors)(K, c, g, t0, n, gamma);
+        if (c->filtered != NULL) FN(write_block)(K, g, t0, n, gamma, c->filtered);
+        if (t0 < longest_lead || t0 + n > shortest_core) {
+            FN(keep_core)(K, g, t0, n, u);
+            if (c->absorb) FN(keep_core)(K, g, t0, n, gamma);
+        }
+        if (c->absorb) FN(absorb_block)(K, c, g, t0, n, gamma, products + K * K);
         const ptrdiff_t skip = t0 == 0; /* no transition into the first step */
         FN(outer_products)(K, n - skip, alpha + (skip - 1) * K, u + skip * K, products);
     }
@@ -314,12 +299,12 @@ INLINE void FN(backward_lanes)(const int K, const chain *c, lane_group *g)
     for (int l = 0; l < W; l++)
         good[l] = l < g->n_items && !g->items[l]->bad && g->items[l]->edges == NULL;
     const mask counted = FN(less)(zero, FN(load)(good));
-    for (int k = 0; k < K * K; k++)
-        ((vec *)g->totals)[k] += FN(select)(counted, products[k], zero);
+    for (ptrdiff_t i = 0; i < n_products; i++)
+        ((vec *)g->totals)[i] += FN(select)(counted, products[i], zero);
     for (int l = 0; l < g->n_items; l++) {
         if (g->items[l]->edges == NULL) continue;
-        for (int k = 0; k < K * K; k++)
-            g->items[l]->products[k] += ((const double *)(products + k))[l];
+        for (ptrdiff_t i = 0; i < n_products; i++)
+            g->items[l]->products[i] += ((const double *)(products + i))[l];
     }
 }
 
@@ -397,7 +382,7 @@ INLINE void FN(viterbi_lanes)(const int K, const chain *c, lane_group *g)
     const ptrdiff_t longest = g->items[0]->length;
     for (ptrdiff_t t0 = 0; t0 < longest; t0 += BLOCK) {
         const ptrdiff_t n = longest - t0 < BLOCK ? longest - t0 : BLOCK;
-        FN(read_block)(K, g, t0, n, block);
+        FN(read_block)(K, c, g, t0, n, block, NULL);
         for (ptrdiff_t t = 0; t < n; t++) {
             vec *row = block + t * K, value[LANE_STATES];
             vec largest;

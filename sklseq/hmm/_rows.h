@@ -122,6 +122,12 @@ static void FN(times_panels)(ptrdiff_t K, int n_rows, const double *x, const dou
     }
 }
 
+/* The log-densities of a step of an item. */
+INLINE const double *FN(row)(const chain *c, const item *one, ptrdiff_t t)
+{
+    return c->source->rows + (one->row + t) * c->K;
+}
+
 /* Evidence of one step, padded with 0; returns the shift (-DBL_MAX if impossible). */
 static double FN(evidence_padded)(ptrdiff_t K, const double *row, double *out)
 {
@@ -156,10 +162,10 @@ static void FN(forward_rows)(int mode, const chain *c, lane_group *g)
         for (int r = 0; r < active; r++) {
             item *one = g->items[r];
             double *a = current + r * pitch, *p = predicted + r * pitch;
-            const double shift = FN(evidence_padded)(K, one->log_obs + t * K, evidence);
+            const double shift = FN(evidence_padded)(K, FN(row)(c, one, t), evidence);
             const int exponent = exponent_of(sums[r]);
             const double scale = power_of_two(-exponent), before = sums[r] * scale;
-            const vec floor = FN(splat)(STATE_FLOOR), zero = FN(splat)(0.0);
+            const vec floor = FN(splat)(c->floor), zero = FN(splat)(0.0);
             mask lost = FN(less)(zero, zero);
             vec sum = zero;
             if (t == 0)
@@ -174,7 +180,7 @@ static void FN(forward_rows)(int mode, const chain *c, lane_group *g)
             sums[r] = FN(total)(sum);
             one->exponents += exponent;
             compensated_add(&totals[r], shift);
-            if (!(sums[r] >= SUM_FLOOR) || (c->kind != CHAIN_MIXING && FN(any)(lost)))
+            if (!(sums[r] >= SUM_FLOOR) || FN(any)(lost))
                 one->bad = 1;
             if (mode == SMOOTH) {
                 g->alpha[r * longest + t] = scale;
@@ -240,7 +246,7 @@ static void FN(backward_rows)(const chain *c, lane_group *g)
                 const double *a = c->filtered + (items[r]->row + t) * K;
                 double *b = ahead + r * pitch;
                 const vec scale = FN(splat)(scales[r][t]);
-                FN(evidence_padded)(K, items[r]->log_obs + t * K, b);
+                FN(evidence_padded)(K, FN(row)(c, items[r], t), b);
                 for (ptrdiff_t k = 0; k < pitch; k += W) {
                     const vec later = FN(load)(beta + r * pitch + k);
                     FN(store)(out + r * pitch + k, FN(load_part)(a + k, K - k, 0.0) * later);
@@ -299,7 +305,7 @@ static void FN(viterbi_rows)(const chain *c, lane_group *g)
                     K, current, pitch, one_exactly, c->panels + j * K, width, predicted + j, pitch);
             }
         for (int r = 0; r < active; r++) {
-            const double *row = g->items[r]->log_obs + t * K;
+            const double *row = FN(row)(c, g->items[r], t);
             double *delta = g->alpha + (r * longest + t) * pitch, *p = predicted + r * pitch;
             vec largest = FN(splat)(-INFINITY);
             if (t == 0)
