@@ -219,13 +219,15 @@ class CovarianceType(ABC):
         if "means" in held:
             shift = self._shift_of_free(shift, np.broadcast_to(held["means"], shift.shape), covars)
         means = means + shift
-        if np.all(held.get("covars", False)):
+        if "covars" in held and np.all(held["covars"]):
             return means, covars
         moments = self.shifted(moments, shift)
         if prior is not None:
             moments = add_moments(moments, self.prior_moments(prior, means))
         estimated = self.estimate(moments, covars, floor)
-        return means, np.where(held.get("covars", False), covars, estimated)
+        if "covars" in held:
+            estimated = np.where(held["covars"], covars, estimated)
+        return means, estimated
 
     def _shift_of_free(self, shift, held, covars) -> np.ndarray:
         """The shift with held means at 0; correlated columns follow the held ones."""

@@ -78,7 +78,7 @@ def expect(model: Model, sequences: Sequences, n_jobs: int | None = None):
 
 
 def _add_up(model: Model, sequences: Sequences, n_jobs: int | None = None):
-    parts = map_shards(model.e_step, sequences, n_jobs)
+    parts = map_shards(model.e_step, sequences, n_jobs, getattr(model, "shard_steps", None))
     return reduce(add_statistics, (part[0] for part in parts)), sum(part[1] for part in parts)
 
 

@@ -10,9 +10,12 @@
 #define TOGETHER 2
 #endif
 
-INLINE vec FN(half_negative)(vec square, vec constant)
+/* -(square + constant) / 2; only where sums of infinities of both signs may arise (`may_be_nan`) does
+ * NaN have to become -inf. */
+INLINE vec FN(half_negative)(const int may_be_nan, vec square, vec constant)
 {
-    const vec result = -0.5 * (square + constant);
+    const vec result = square * -0.5 - 0.5 * constant;
+    if (!may_be_nan) return result;
     return FN(select)(FN(equal)(result, result), result, FN(splat)(-INFINITY));
 }
 
@@ -28,7 +31,7 @@ INLINE void FN(diagonal_block)(ptrdiff_t K, const ptrdiff_t D, const double *tab
             const double constant = constants[K * D + k];
             vec square[TOGETHER];
             UNROLL for (int r = 0; r < TOGETHER; r++) square[r] = FN(splat)(0.0);
-            for (ptrdiff_t d = 0; d < D; d++) {
+            UNROLL for (ptrdiff_t d = 0; d < D; d++) {
                 const double mean = parameters[2 * d], precision = parameters[2 * d + 1];
                 UNROLL for (int r = 0; r < TOGETHER; r++) {
                     const vec difference = x[(t + r) * D + d] - mean;
@@ -36,7 +39,7 @@ INLINE void FN(diagonal_block)(ptrdiff_t K, const ptrdiff_t D, const double *tab
                 }
             }
             UNROLL for (int r = 0; r < TOGETHER; r++)
-                out[(t + r) * K + k] = FN(half_negative)(square[r], FN(splat)(constant));
+                out[(t + r) * K + k] = FN(half_negative)(0, square[r], FN(splat)(constant));
         }
 }
 
@@ -55,7 +58,7 @@ static void FN(diagonal_block_missing)(ptrdiff_t K, ptrdiff_t D, const double *t
                 square = FN(select)(seen, more, square);
                 constant = FN(select)(seen, constant + constants[k * D + d], constant);
             }
-            out[t * K + k] = FN(half_negative)(square, constant);
+            out[t * K + k] = FN(half_negative)(0, square, constant);
         }
 }
 
@@ -133,7 +136,7 @@ static void FN(full_block)(ptrdiff_t K, ptrdiff_t D, const double *means, const 
             default: FN(whiten)(D, mean, tile, rows, difference, square);
             }
             UNROLL for (int r = 0; r < TOGETHER; r++)
-                out[(t + r) * K + k] = FN(half_negative)(square[r], FN(splat)(constants[k]));
+                out[(t + r) * K + k] = FN(half_negative)(1, square[r], FN(splat)(constants[k]));
         }
 }
 
@@ -160,6 +163,9 @@ static void FN(density_block)(const gaussian *g, ptrdiff_t n, vec *x, vec *out)
         case 1: FN(diagonal_block)(K, 1, g->table, g->constants, padded, x, out); break;
         case 2: FN(diagonal_block)(K, 2, g->table, g->constants, padded, x, out); break;
         case 3: FN(diagonal_block)(K, 3, g->table, g->constants, padded, x, out); break;
+        case 4: FN(diagonal_block)(K, 4, g->table, g->constants, padded, x, out); break;
+        case 5: FN(diagonal_block)(K, 5, g->table, g->constants, padded, x, out); break;
+        case 6: FN(diagonal_block)(K, 6, g->table, g->constants, padded, x, out); break;
         default: FN(diagonal_block)(K, D, g->table, g->constants, padded, x, out);
     }
 }

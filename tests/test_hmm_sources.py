@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-
 from sklseq._gaussian_density import log_density_diag, log_density_full
 from sklseq._gaussian_moments import moments
+
 from sklseq.hmm import _forward_backward as kernels
 
 LENGTHS = {

@@ -418,7 +418,7 @@ class BaseHMM(BaseSequenceModel):
             states = self._posteriors(model, sequences).argmax(axis=1)
             total = model.path_log_probability(*sequences[:2], states)
         else:
-            states, totals = self._run(model.viterbi, sequences)
+            states, totals = self._run(model, "viterbi", sequences)
             total = float(totals.sum())
             if np.isneginf(total):
                 raise ValueError(f"No path: {model.why_impossible(sequences)}")
@@ -430,7 +430,7 @@ class BaseHMM(BaseSequenceModel):
                 f"n_paths={n_paths} needs algorithm='viterbi': the most probable states of the "
                 "single steps make one path only."
             )
-        states, totals = self._run(partial(model.best_paths, n_paths=n_paths), sequences)
+        states, totals = self._run(model, "best_paths", sequences, n_paths=n_paths)
         possible = np.isfinite(totals).sum(axis=1)
         if not possible.all():
             raise ValueError(f"No path: {model.why_impossible(sequences)}")
@@ -510,7 +510,7 @@ class BaseHMM(BaseSequenceModel):
         """
         sequences = self._check_X(X, groups, lengths)
         model = self._model_for(sequences)
-        filtered, log_increments = self._run(model.filter, sequences)
+        filtered, log_increments = self._run(model, "filter", sequences)
         if np.isneginf(log_increments).any():
             raise ValueError(f"No filter: {model.why_impossible(sequences)}")
         return sequences.like_input(filtered)
@@ -626,7 +626,7 @@ class BaseHMM(BaseSequenceModel):
         n_steps = check_positive(n_steps, "n_steps")
         sequences = self._check_X(X, groups, lengths)
         model = self._model_for(sequences)
-        totals, final = self._run(model.log_likelihoods, sequences)
+        totals, final = self._run(model, "log_likelihoods", sequences)
         if np.isneginf(totals).any():
             raise ValueError(f"No forecast: {model.why_impossible(sequences)}")
         ahead = model.ahead(final, n_steps)
@@ -916,21 +916,22 @@ class BaseHMM(BaseSequenceModel):
 
     # ---- shared by the methods
 
-    def _run(self, method, sequences: Sequences) -> list[np.ndarray]:
+    def _run(self, model: HMM, method: str, sequences: Sequences, **options) -> list[np.ndarray]:
+        function = partial(getattr(model, method), **options)
         with limit_threads(sequences.n_steps):
-            return map_rows(method, sequences, self.n_jobs)
+            return map_rows(function, sequences, self.n_jobs, model.shard_steps)
 
     def _posteriors(self, model: HMM, sequences: Sequences) -> np.ndarray:
-        posteriors, _, totals = self._run(model.posteriors, sequences)
+        posteriors, _, totals = self._run(model, "posteriors", sequences)
         if np.isneginf(totals).any():
             raise ValueError(f"No state probabilities: {model.why_impossible(sequences)}")
         return posteriors
 
     def _step_scores(self, sequences: Sequences) -> np.ndarray:
-        return self._run(self._model_for(sequences).filter, sequences)[1]
+        return self._run(self._model_for(sequences), "filter", sequences)[1]
 
     def _sequence_scores(self, sequences: Sequences) -> np.ndarray:
-        return self._run(self._model_for(sequences).log_likelihoods, sequences)[0]
+        return self._run(self._model_for(sequences), "log_likelihoods", sequences)[0]
 
     def _learning_model(self) -> HMM:
         """The fitted model that knows which of its entries are held."""

@@ -228,7 +228,7 @@ static size_t lay_out(const batch *work, ptrdiff_t longest, ptrdiff_t n_items, d
     } else {
         if (work->mode == SMOOTH) alpha = n_items * longest;
         if (work->mode == VITERBI) alpha = n_items * longest * pitch;
-        block = (2 * rows + 1 + (work->mode == SMOOTH ? 2 * ROW_BLOCK * rows : 0)) * pitch;
+        block = (3 * rows + (work->mode == SMOOTH ? 2 * ROW_BLOCK * rows : 0)) * pitch;
         products = 0;
     }
     const size_t sizes[6] = {alpha, evidence, block, products, input, pointers};
@@ -273,7 +273,7 @@ static int run_items(batch *work, lane_group *g)
         g->n_items = (int)smaller(size, work->n_items - i);
         for (int l = 0; l < g->n_items; l++) g->items[l] = work->order[i + l];
         if (make_room(work, g->items[0]->length, g->n_items, g)) return -1;
-        g->inverse_sum[0] = 1.0; /* what the row kernel of Viterbi multiplies by */
+        g->inverse_sum[0] = 1.0; /* what the kernels of Viterbi multiply by */
         run(&work->chain, g);
     }
     return 0;

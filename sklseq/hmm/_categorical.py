@@ -43,8 +43,12 @@ class CategoricalEmission(Emission):
             counts.append(np.ascontiguousarray(by_code[:-1].T))
         return tuple(counts)
 
+    @property
+    def has_source(self):
+        return len(self.tables) == 1
+
     def source(self, X):
-        if len(self.tables) > 1:
+        if not self.has_source:
             return None
         with np.errstate(divide="ignore"):
             log_table = np.log(np.ascontiguousarray(self.tables[0].T))

@@ -29,6 +29,8 @@ from sklseq.hmm._list_viterbi import list_viterbi
 # and a multiple of the lanes times the chunks that the kernels cut.
 SCORE_BLOCK = 16_288
 
+SOURCE_SHARD_STEPS = 65_536  # of a shard whose evidence the kernels work out block by block
+
 
 class Emission(ABC):
     """A family p(x | s) of K states, as a value."""
@@ -40,6 +42,11 @@ class Emission(ABC):
     @abstractmethod
     def statistics(self, X, posteriors) -> tuple:
         """Expected sufficient statistics under `posteriors` (n_steps, K); they add."""
+
+    @property
+    def has_source(self) -> bool:
+        """Whether `source` gives one, at least of rows without missing entries."""
+        return False
 
     def source(self, X) -> kernels.Source | None:
         """What the kernels work out log_prob and statistics from; None: only as arrays."""
@@ -187,6 +194,12 @@ class HMM:
     def n_components(self) -> int:
         return len(self.startprob)
 
+    @property
+    def shard_steps(self) -> int | None:
+        """Steps of a shard: large ones where the kernels need no array of the shard's size."""
+        few = self.n_components <= kernels.MOST_STATES_OF_A_SOURCE
+        return SOURCE_SHARD_STEPS if few and self.emission.has_source else None
+
     # -- learning
 
     def e_step(self, X, offsets, states=None) -> tuple[ChainStatistics, float]:
@@ -224,10 +237,11 @@ class HMM:
         The posterior mode under Dirichlet priors: their counts are added.
         """
         emission = self.emission.m_step(statistics.emission)
-        statistics = statistics._replace(
-            starts=self._with_prior("startprob", statistics.starts),
-            transitions=self._with_prior("transmat", statistics.transitions),
-        )
+        if self.pseudo_counts:
+            statistics = statistics._replace(
+                starts=self._with_prior("startprob", statistics.starts),
+                transitions=self._with_prior("transmat", statistics.transitions),
+            )
         transmat = estimate_rows(
             statistics.transitions, self.transmat, self.held.get("transmat")
         )
@@ -238,7 +252,9 @@ class HMM:
             startprob = estimate_rows(
                 statistics.starts[None], self.startprob[None], self.held.get("startprob")
             )[0]
-        return replace(self, startprob=startprob, transmat=transmat, emission=emission)
+        return HMM(
+            startprob, transmat, emission, self.stationary, self.held, self.pseudo_counts
+        )
 
     def _with_prior(self, name: str, counts) -> np.ndarray:
         """Counts and those of the prior, which has none where a probability is 0 by structure."""

@@ -47,6 +47,10 @@ class GaussianEmission(Emission):
     def statistics(self, X, posteriors) -> GaussianMoments:
         return self.type.moments(X, posteriors, self.means, self.covars)
 
+    @property
+    def has_source(self):
+        return True
+
     def source(self, X):
         if self.type.is_matrix and np.isnan(np.min(X)):  # NaN passes through min
             return None  # rows missing in part have densities by pattern
@@ -61,7 +65,9 @@ class GaussianEmission(Emission):
         means, covars = self.type.m_step(
             statistics, self.means, self.covars, self.floor, held=self.held, prior=self.prior
         )
-        return replace(self, means=means, covars=covars)
+        return GaussianEmission(
+            means, covars, self.covariance_type, self.floor, self.held, self.prior
+        )
 
     def log_prior(self):
         return self.type.log_prior(self.prior, self.means, self.covars)

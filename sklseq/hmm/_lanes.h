@@ -142,19 +142,19 @@ INLINE void FN(forward_lanes)(const int K, const int mode, const chain *c, lane_
                     UNROLL for (int j = 0; j < K; j++)
                         predicted[j] += a[i] * transmat[i * K + j];
             }
-            mask low = FN(less)(zero, zero);
+            vec least;
             sum = zero;
             UNROLL for (int j = 0; j < K; j++) {
                 const vec scaled = evidence[j] * scale;
                 a[j] = predicted[j] * scaled;
-                low |= FN(less)(a[j], state_floor);
+                least = j == 0 ? a[j] : FN(min)(least, a[j]);
                 sum += a[j];
                 evidence[j] = scaled;
                 if (mode == SMOOTH) row[j] = scaled;
                 out[j] = a[j];
             }
             sums[t] = sum;
-            if (FN(any)(low)) { /* lost, or impossible in itself? */
+            if (FN(any)(FN(less)(least, state_floor))) { /* lost, or impossible in itself? */
                 UNROLL for (int j = 0; j < K; j++)
                     lost |= FN(less)(a[j], state_floor)
                             & FN(less)(zero, FN(min)(predicted[j], evidence[j]));
@@ -310,22 +310,32 @@ INLINE void FN(backward_lanes)(const int K, const chain *c, lane_group *g)
 
 /* ---- Viterbi --------------------------------------------------------------------------- */
 
-/* Back-pointers of W lanes, a byte each. */
-INLINE void FN(store_bytes)(uint8_t *out, bits x)
-{
+/* Back-pointers of W lanes; with AVX-512 a byte each from the beginning, which is a quarter of the
+ * work on them. */
 #if W == 8
-    _mm_storel_epi64((__m128i *)out, _mm512_cvtepi64_epi8((__m512i)x));
+#define pointers_of_lanes __m128i
+INLINE __m128i FN(pointers_to)(int i) { return _mm_set1_epi8((char)i); }
+INLINE __m128i FN(choose)(mask m, __m128i a, __m128i b) { return _mm_mask_blend_epi8(m, b, a); }
+INLINE void FN(store_pointers)(uint8_t *out, __m128i x) { _mm_storel_epi64((__m128i *)out, x); }
 #else
+#define pointers_of_lanes bits
+INLINE bits FN(pointers_to)(int i) { return FN(to_bits)(FN(splat)(0.0)) + (uint64_t)i; }
+INLINE bits FN(choose)(mask m, bits a, bits b) { return (a & m) | (b & ~m); }
+INLINE void FN(store_pointers)(uint8_t *out, bits x)
+{
     for (int l = 0; l < W; l++) out[l] = (uint8_t)((const uint64_t *)&x)[l];
-#endif
 }
+#endif
 
-INLINE bits FN(select_bits)(mask m, bits a, bits b)
+/* x + y.  `one` is 1: with AVX-512 a multiply-and-add runs beside the maxima and comparisons, which
+ * a plain addition would compete with (same rounding, same bits). */
+INLINE vec FN(add_beside)(vec x, double y, vec one)
 {
 #if W == 8
-    return (bits)_mm512_mask_blend_epi64(m, (__m512i)b, (__m512i)a);
+    return x * one + y;
 #else
-    return (a & m) | (b & ~m);
+    (void)one;
+    return x + y;
 #endif
 }
 
@@ -371,7 +381,7 @@ INLINE void FN(viterbi_lanes)(const int K, const chain *c, lane_group *g)
     vec *block = (vec *)g->block;
     uint8_t *pointers = g->pointers;
     const double *log_transmat = c->transmat;
-    const vec lowest = FN(splat)(-DBL_MAX);
+    const vec lowest = FN(splat)(-DBL_MAX), one = FN(splat)(g->inverse_sum[0]);
     for (int k = 0; k < K; k++) {
         double lanes[W];
         for (int l = 0; l < W; l++)
@@ -388,17 +398,17 @@ INLINE void FN(viterbi_lanes)(const int K, const chain *c, lane_group *g)
             vec largest;
             UNROLL for (int j = 0; j < K; j++) {
                 vec best = delta[0] + log_transmat[j];
-                bits from = FN(to_bits)(FN(splat)(0.0));
+                pointers_of_lanes from = FN(pointers_to)(0);
                 UNROLL for (int i = 1; i < K; i++) {
-                    const vec candidate = delta[i] + log_transmat[i * K + j];
+                    const vec candidate = FN(add_beside)(delta[i], log_transmat[i * K + j], one);
                     const mask better = FN(less)(best, candidate);
                     best = FN(max)(best, candidate);
-                    from = FN(select_bits)(better, FN(to_bits)(FN(splat)(0.0)) + (uint64_t)i, from);
+                    from = FN(choose)(better, FN(pointers_to)(i), from);
                 }
                 if (t0 + t == 0) best = start[j];
                 value[j] = best + row[j];
                 largest = j == 0 ? value[j] : FN(max)(largest, value[j]);
-                FN(store_bytes)(pointers + ((t0 + t) * K + j) * W, from);
+                FN(store_pointers)(pointers + ((t0 + t) * K + j) * W, from);
             }
             shift[t] = largest;
             largest = FN(max)(largest, lowest);
@@ -442,6 +452,7 @@ FOR_LANE_STATES(LANE_INSTANCE)
 #define LANE_ENTRY(K) {FN(score_##K), FN(filter_##K), FN(smooth_##K), FN(viterbi_##K)},
 static const lane_kernel FN(lane_kernels)[LANE_STATES][4] = {FOR_LANE_STATES(LANE_ENTRY)};
 
+#undef pointers_of_lanes
 #undef TILE
 #undef TILES
 #undef TILE_ROW

@@ -50,10 +50,9 @@ static void FN(fill_evidence)(ptrdiff_t K, const source *s)
 }
 
 /* Rows t0.. of the lanes' sources and how many of the block's n steps each lane has. */
-INLINE void FN(open_block)(const chain *c, const lane_group *g, ptrdiff_t t0, ptrdiff_t n,
-                           ptrdiff_t *rows, ptrdiff_t *steps)
+INLINE void FN(open_block)(const lane_group *g, ptrdiff_t t0, ptrdiff_t n, ptrdiff_t *rows,
+                           ptrdiff_t *steps)
 {
-    (void)c;
     for (int l = 0; l < W; l++) {
         const ptrdiff_t left = l < g->n_items ? g->items[l]->length - t0 : 0;
         steps[l] = left < 0 ? 0 : left > n ? n : left;
@@ -68,7 +67,7 @@ static void FN(read_rows)(const chain *c, const lane_group *g, ptrdiff_t t0, ptr
     const ptrdiff_t width = c->source->width;
     const double *streams[W];
     ptrdiff_t rows[W], lengths[W];
-    FN(open_block)(c, g, t0, n, rows, lengths);
+    FN(open_block)(g, t0, n, rows, lengths);
     for (int l = 0; l < W; l++) {
         streams[l] = c->source->rows + rows[l] * width;
         lengths[l] *= width;
@@ -76,18 +75,17 @@ static void FN(read_rows)(const chain *c, const lane_group *g, ptrdiff_t t0, ptr
     FN(gather)(streams, lengths, n * width, filling, x);
 }
 
-/* The rows of `table` that a step of every lane looks up. */
-INLINE void FN(rows_of_codes)(const source *s, ptrdiff_t pitch, const ptrdiff_t *rows,
-                              const ptrdiff_t *steps, ptrdiff_t t, const double *table,
-                              const double **found)
+/* OUT codes (n, W) of the lanes, missing ones as V, and V + 1 outside first[l]..last[l]. */
+static void FN(codes_of_block)(const source *s, const ptrdiff_t *rows, const ptrdiff_t *first,
+                               const ptrdiff_t *last, ptrdiff_t n, int *codes)
 {
-    UNROLL for (int l = 0; l < W; l++) {
-        ptrdiff_t code = s->V + 1;
-        if (t < steps[l]) {
-            code = s->codes[rows[l] + t];
-            if (code < 0) code = s->V;
-        }
-        found[l] = table + code * pitch;
+    const int missing = (int)s->V, outside = missing + 1;
+    for (int l = 0; l < W; l++) {
+        const int *own = s->codes + rows[l];
+        ptrdiff_t t = 0;
+        for (; t < n && t < first[l]; t++) codes[t * W + l] = outside;
+        for (; t < n && t < last[l]; t++) codes[t * W + l] = own[t] < 0 ? missing : own[t];
+        for (; t < n; t++) codes[t * W + l] = outside;
     }
 }
 
@@ -98,19 +96,32 @@ static void FN(read_codes)(ptrdiff_t K, const chain *c, const lane_group *g, ptr
     const source *s = c->source;
     const ptrdiff_t pitch = code_pitch(K), n_entries = shift != NULL ? K + 1 : K;
     const double *table = shift != NULL ? s->table : s->logs;
-    ptrdiff_t rows[W], steps[W];
-    FN(open_block)(c, g, t0, n, rows, steps);
+    ptrdiff_t rows[W], first[W] = {0}, last[W];
+    int codes[BLOCK * W];
+    FN(open_block)(g, t0, n, rows, last);
+    FN(codes_of_block)(s, rows, first, last, n, codes);
     for (ptrdiff_t t = 0; t < n; t++) {
         const double *found[W];
-        vec tile[W];
-        FN(rows_of_codes)(s, pitch, rows, steps, t, table, found);
-        for (ptrdiff_t k = 0; k < n_entries; k += W) {
+        vec tile[W], *to = out + t * K; /* the next step overwrites what is too much */
+        ptrdiff_t k = 0;
+        UNROLL for (int l = 0; l < W; l++) found[l] = table + codes[t * W + l] * pitch;
+#if W == 8
+        for (; k + 4 < n_entries; k += W) {
+#else
+        for (; k < n_entries; k += W) {
+#endif
             UNROLL for (int l = 0; l < W; l++) tile[l] = FN(load)(found[l] + k);
             FN(transpose)(tile);
-            /* The next step overwrites what is too much. */
-            UNROLL for (int l = 0; l < W; l++) out[t * K + k + l] = tile[l];
+            UNROLL for (int l = 0; l < W; l++) to[k + l] = tile[l];
         }
-        if (shift != NULL) shift[t] = tile[K % W];
+#if W == 8
+        if (k < n_entries) { /* four or fewer are left */
+            UNROLL for (int l = 0; l < W; l++) found[l] += k;
+            FN(transpose_half)(found, tile);
+            UNROLL for (int l = 0; l < 4; l++) to[k + l] = tile[l];
+        }
+#endif
+        if (shift != NULL) shift[t] = to[K];
     }
 }
 
@@ -148,6 +159,7 @@ static void FN(absorb_codes)(ptrdiff_t K, const chain *c, const lane_group *g, p
     const ptrdiff_t pitch = code_pitch(K);
     double *sinks[W];
     ptrdiff_t first[W], last[W], rows[W];
+    int codes[BLOCK * W];
     for (int l = 0; l < W; l++) {
         const item *one = g->items[l];
         const int used = l < g->n_items && !one->bad;
@@ -156,16 +168,10 @@ static void FN(absorb_codes)(ptrdiff_t K, const chain *c, const lane_group *g, p
         last[l] = used ? one->lead + one->core - t0 : n;
         rows[l] = used ? one->row + t0 : 0;
     }
+    FN(codes_of_block)(s, rows, first, last, n, codes); /* nobody reads the row V + 1 */
     for (ptrdiff_t t = 0; t < n; t++) {
         double *found[W];
-        UNROLL for (int l = 0; l < W; l++) {
-            ptrdiff_t code = s->V + 1; /* a row that nobody reads */
-            if (first[l] <= t && t < last[l]) {
-                code = s->codes[rows[l] + t];
-                if (code < 0) code = s->V;
-            }
-            found[l] = sinks[l] + code * pitch;
-        }
+        UNROLL for (int l = 0; l < W; l++) found[l] = sinks[l] + codes[t * W + l] * pitch;
         for (ptrdiff_t k = 0; k < K; k += W) {
             vec tile[W];
             UNROLL for (int l = 0; l < W; l++) tile[l] = gamma[t * K + k + l];
