@@ -6,6 +6,7 @@ import warnings
 from abc import abstractmethod
 from collections import namedtuple
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import lru_cache, partial
 
@@ -51,6 +52,9 @@ from sklseq.hmm._start import (
     transmat_of_labels,
     with_known_labels,
 )
+
+
+SMALL_MATRIX = 32  # columns up to which BLAS stays on one thread by itself
 
 
 class BaseHMM(BaseSequenceModel):
@@ -265,7 +269,7 @@ class BaseHMM(BaseSequenceModel):
             n_init = 1 if self._all_given() else self.n_init
             seeds = random_state.randint(np.iinfo(np.int32).max, size=n_init)
             starts = []
-            with limit_threads():
+            with nullcontext() if self._all_given() else limit_threads():
                 for i, seed in enumerate(seeds):
                     starts.append(self._start(sequences, seed, kmeans=i == 0))
                     if _nothing_hidden(sequences, starts[0]):
@@ -918,8 +922,13 @@ class BaseHMM(BaseSequenceModel):
 
     def _run(self, model: HMM, method: str, sequences: Sequences, **options) -> list[np.ndarray]:
         function = partial(getattr(model, method), **options)
-        with limit_threads(sequences.n_steps):
+        # with a source the kernels do it all, but for factors of matrices
+        spared = model.shard_steps and sequences.X.shape[1] <= SMALL_MATRIX
+        with nullcontext() if spared else limit_threads(sequences.n_steps):
             return map_rows(function, sequences, self.n_jobs, model.shard_steps)
+
+    def _limit_threads(self, sequences: Sequences):
+        return nullcontext()  # `_run` does it
 
     def _posteriors(self, model: HMM, sequences: Sequences) -> np.ndarray:
         posteriors, _, totals = self._run(model, "posteriors", sequences)
