@@ -7,8 +7,8 @@
  */
 
 /* Rows t0..t0+n of the lanes' cores, to `out` (N, K). */
-INLINE void FN(write_block)(const int K, const lane_group *g, ptrdiff_t t0, ptrdiff_t n,
-                            const vec *in, double *out)
+APART void FN(write_block)(ptrdiff_t K, const lane_group *g, ptrdiff_t t0, ptrdiff_t n,
+                           const vec *in, double *out)
 {
     double *streams[W];
     ptrdiff_t first[W], last[W];
@@ -25,7 +25,7 @@ INLINE void FN(write_block)(const int K, const lane_group *g, ptrdiff_t t0, ptrd
 }
 
 /* What each lane keeps of the block that the forward recursion has just done. */
-static void FN(harvest)(const chain *c, lane_group *g, ptrdiff_t t0, ptrdiff_t n, const vec *alpha,
+APART void FN(harvest)(const chain *c, lane_group *g, ptrdiff_t t0, ptrdiff_t n, const vec *alpha,
                         const vec *sums, const vec *shift, const bits *exponent, mask lost)
 {
     const ptrdiff_t K = c->K;
@@ -83,23 +83,23 @@ static void FN(harvest)(const chain *c, lane_group *g, ptrdiff_t t0, ptrdiff_t n
 }
 
 /* Filtered probabilities and increments of a block, for the caller. */
-INLINE void FN(write_filtered)(const int K, lane_group *g, ptrdiff_t t0, ptrdiff_t n, vec *alpha,
-                               const vec *sums, const vec *shift, const vec *before, double *filtered,
-                               double *log_increments)
+APART void FN(write_filtered)(ptrdiff_t K, lane_group *g, ptrdiff_t t0, ptrdiff_t n, vec *alpha,
+                              const vec *sums, const vec *shift, const vec *before,
+                              double *filtered, double *log_increments)
 {
     vec increments[BLOCK];
     for (ptrdiff_t t = 0; t < n; t++) {
         const vec inverse = 1.0 / sums[t];
-        UNROLL for (int k = 0; k < K; k++) alpha[t * K + k] *= inverse;
+        for (ptrdiff_t k = 0; k < K; k++) alpha[t * K + k] *= inverse;
         increments[t] = FN(log_positive)(sums[t] / before[t]) + shift[t];
     }
     FN(write_block)(K, g, t0, n, alpha, filtered);
     FN(write_block)(1, g, t0, n, increments, log_increments);
 }
 
-/* The forward recursion of one group.  mode SMOOTH keeps a_t and b_t c_t of the whole run in
- * g->alpha and g->evidence; FILTER writes the filtered probabilities. */
-INLINE void FN(forward_lanes)(const int K, const int mode, const chain *c, lane_group *g)
+/* The forward recursion of one group; to `smooth` it keeps a_t and b_t c_t of the whole run in g->alpha
+ * and g->evidence, else it writes the filtered probabilities if the caller wants them. */
+INLINE void FN(forward_lanes)(const int K, const int smooth, const chain *c, lane_group *g)
 {
     vec start[LANE_STATES], a[LANE_STATES];
     vec shift[BLOCK + 5], sums[BLOCK + 11], before[BLOCK + 17]; /* not 4096 bytes apart */
@@ -117,8 +117,8 @@ INLINE void FN(forward_lanes)(const int K, const int mode, const chain *c, lane_
     const ptrdiff_t longest = g->items[0]->length;
     for (ptrdiff_t t0 = 0; t0 < longest; t0 += BLOCK) {
         const ptrdiff_t n = longest - t0 < BLOCK ? longest - t0 : BLOCK;
-        vec *b = mode == SMOOTH ? (vec *)g->evidence + t0 * K : (vec *)g->block;
-        vec *alpha = mode == SMOOTH ? (vec *)g->alpha + t0 * K : b;
+        vec *b = smooth ? (vec *)g->evidence + t0 * K : (vec *)g->block;
+        vec *alpha = smooth ? (vec *)g->alpha + t0 * K : b;
         mask lost = FN(less)(zero, zero);
         const int ready = FN(read_block)(K, c, g, t0, n, b, shift);
         /* The exponentials do not wait for the recursion, so they fill its latency. */
@@ -133,7 +133,7 @@ INLINE void FN(forward_lanes)(const int K, const int mode, const chain *c, lane_
             const bits power = FN(biased_exponent)(sum);
             const vec scale = FN(inverse_power)(power);
             exponent[t] = power;
-            if (mode == FILTER) before[t] = sum * scale;
+            if (!smooth) before[t] = sum * scale;
             if (t0 + t == 0) {
                 UNROLL for (int j = 0; j < K; j++) predicted[j] = start[j];
             } else {
@@ -150,7 +150,7 @@ INLINE void FN(forward_lanes)(const int K, const int mode, const chain *c, lane_
                 least = j == 0 ? a[j] : FN(min)(least, a[j]);
                 sum += a[j];
                 evidence[j] = scaled;
-                if (mode == SMOOTH) row[j] = scaled;
+                if (smooth) row[j] = scaled;
                 out[j] = a[j];
             }
             sums[t] = sum;
@@ -161,7 +161,7 @@ INLINE void FN(forward_lanes)(const int K, const int mode, const chain *c, lane_
             }
         }
         FN(harvest)(c, g, t0, n, alpha, sums, shift, exponent, lost);
-        if (mode == FILTER)
+        if (!smooth && c->filtered != NULL)
             FN(write_filtered)(K, g, t0, n, alpha, sums, shift, before, c->filtered,
                                c->log_increments);
     }
@@ -199,7 +199,7 @@ TILES(1) TILES(2) TILES(3) TILES(4) TILES(5)
 static void (*const FN(tiles)[5][5])(ptrdiff_t, ptrdiff_t, const vec *, const vec *, vec *) = {
     TILE_ROW(1), TILE_ROW(2), TILE_ROW(3), TILE_ROW(4), TILE_ROW(5)};
 
-static void FN(outer_products)(int K, ptrdiff_t n, const vec *a, const vec *u, vec *products)
+APART void FN(outer_products)(int K, ptrdiff_t n, const vec *a, const vec *u, vec *products)
 {
     const int parts = (K + 4) / 5, size = (K + parts - 1) / parts;
     for (int i = 0; i < K; i += size)
@@ -210,7 +210,7 @@ static void FN(outer_products)(int K, ptrdiff_t n, const vec *a, const vec *u, v
 }
 
 /* u_t = 0 for steps that are not a lane's own: its warm-up and what follows its core. */
-static void FN(keep_core)(int K, const lane_group *g, ptrdiff_t t0, ptrdiff_t n, vec *u)
+APART void FN(keep_core)(int K, const lane_group *g, ptrdiff_t t0, ptrdiff_t n, vec *u)
 {
     for (int l = 0; l < g->n_items; l++) {
         const item *one = g->items[l];
@@ -225,8 +225,8 @@ static void FN(keep_core)(int K, const lane_group *g, ptrdiff_t t0, ptrdiff_t n,
 
 /* Posteriors at the start of a sequence, and at the two ends of a chunk, for the check against its
  * neighbours. */
-static void FN(harvest_posteriors)(int K, const chain *c, lane_group *g, ptrdiff_t t0, ptrdiff_t n,
-                                   const vec *gamma)
+APART void FN(harvest_posteriors)(int K, const chain *c, lane_group *g, ptrdiff_t t0, ptrdiff_t n,
+                                  const vec *gamma)
 {
     for (int l = 0; l < g->n_items; l++) {
         const item *one = g->items[l];
@@ -341,8 +341,8 @@ INLINE vec FN(add_beside)(vec x, double y, vec one)
 #endif
 }
 
-static void FN(harvest_viterbi)(ptrdiff_t K, lane_group *g, ptrdiff_t t0, ptrdiff_t n,
-                                const vec *delta, const vec *shift)
+APART void FN(harvest_viterbi)(ptrdiff_t K, lane_group *g, ptrdiff_t t0, ptrdiff_t n,
+                               const vec *delta, const vec *shift)
 {
     vec block_shift = FN(splat)(0.0);
     for (ptrdiff_t t = 0; t < n; t++) block_shift += shift[t];
@@ -423,12 +423,17 @@ INLINE void FN(viterbi_lanes)(const int K, const chain *c, lane_group *g)
         }
         FN(harvest_viterbi)(K, g, t0, n, block, shift);
     }
-    /* All lanes walk back together, to hide the latency of the pointers. */
-    ptrdiff_t state[W];
+}
+
+/* ---- walking back ---------------------------------------------------------------------- */
+
+/* All lanes walk back together, to hide the latency of the pointers. */
+APART void FN(follow_pointers)(ptrdiff_t K, const chain *c, lane_group *g)
+{
+    ptrdiff_t state[W] = {0};
     int active = 0;
-    for (int l = 0; l < W; l++) state[l] = 0;
-    for (ptrdiff_t t = longest - 1; t >= 0; t--) {
-        const uint8_t *row = pointers + t * K * W;
+    for (ptrdiff_t t = g->items[0]->length - 1; t >= 0; t--) {
+        const uint8_t *row = g->pointers + t * K * W;
         while (active < g->n_items && g->items[active]->length == t + 1) {
             state[active] = g->best[active];
             active++;
@@ -446,22 +451,51 @@ INLINE void FN(viterbi_lanes)(const int K, const chain *c, lane_group *g)
 
 /* ---- instances ------------------------------------------------------------------------- */
 
-#define LANE_INSTANCE(K)                                                                          \
-    static void FN(score_##K)(const chain *c, lane_group *g) { FN(forward_lanes)(K, SCORE, c, g); } \
-    static void FN(filter_##K)(const chain *c, lane_group *g) { FN(forward_lanes)(K, FILTER, c, g); } \
-    static void FN(smooth_##K)(const chain *c, lane_group *g)                                     \
-    {                                                                                             \
-        FN(forward_lanes)(K, SMOOTH, c, g);                                                       \
-        FN(backward_lanes)(K, c, g);                                                              \
-    }                                                                                             \
-    static void FN(viterbi_##K)(const chain *c, lane_group *g) { FN(viterbi_lanes)(K, c, g); }
-FOR_LANE_STATES(LANE_INSTANCE)
-#define LANE_ENTRY(K) {FN(score_##K), FN(filter_##K), FN(smooth_##K), FN(viterbi_##K)},
-static const lane_kernel FN(lane_kernels)[LANE_STATES][4] = {FOR_LANE_STATES(LANE_ENTRY)};
+/* How many of a number of states are constants of an instance: two doubles at a time leave little to
+ * gain by it from some size on, so the rest shares one instance. */
+#if W >= 4
+#define FOR_OWN_INSTANCE(X) FOR_LANE_STATES(X)
+#else
+#define FOR_OWN_INSTANCE(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8)
+#endif
+
+#define INSTANCE(NAME, STATES)                                                                       \
+    static void FN(forward_##NAME)(const chain *c, lane_group *g)                               \
+    {                                                                                           \
+        FN(forward_lanes)(STATES, 0, c, g);                                                          \
+    }                                                                                           \
+    static void FN(smooth_##NAME)(const chain *c, lane_group *g)                                \
+    {                                                                                           \
+        FN(forward_lanes)(STATES, 1, c, g);                                                          \
+        FN(backward_lanes)(STATES, c, g);                                                            \
+    }                                                                                           \
+    static void FN(viterbi_##NAME)(const chain *c, lane_group *g)                               \
+    {                                                                                           \
+        FN(viterbi_lanes)(STATES, c, g);                                                             \
+        FN(follow_pointers)(c->K, c, g);                                                        \
+    }
+#define ENTRY(NAME) {FN(forward_##NAME), FN(forward_##NAME), FN(smooth_##NAME), FN(viterbi_##NAME)}
+#define OWN_INSTANCE(K) INSTANCE(K, K)
+#define OWN_ENTRY(K) ENTRY(K),
+FOR_OWN_INSTANCE(OWN_INSTANCE)
+#if W < 4
+INSTANCE(any, (int)c->K)
+#define SHARED ENTRY(any)
+#define SHARED_ENTRIES SHARED, SHARED, SHARED, SHARED, SHARED, SHARED, SHARED, SHARED
+#else
+#define SHARED_ENTRIES
+#endif
+static const lane_kernel FN(lane_kernels)[LANE_STATES][4] = {FOR_OWN_INSTANCE(OWN_ENTRY)
+                                                                 SHARED_ENTRIES};
 
 #undef pointers_of_lanes
 #undef TILE
 #undef TILES
 #undef TILE_ROW
-#undef LANE_INSTANCE
-#undef LANE_ENTRY
+#undef FOR_OWN_INSTANCE
+#undef INSTANCE
+#undef ENTRY
+#undef OWN_INSTANCE
+#undef OWN_ENTRY
+#undef SHARED
+#undef SHARED_ENTRIES

@@ -61,7 +61,7 @@ INLINE void FN(open_block)(const lane_group *g, ptrdiff_t t0, ptrdiff_t n, ptrdi
 }
 
 /* OUT x (n, width, W); what follows the end of a lane reads as `filling`. */
-static void FN(read_rows)(const chain *c, const lane_group *g, ptrdiff_t t0, ptrdiff_t n,
+APART void FN(read_rows)(const chain *c, const lane_group *g, ptrdiff_t t0, ptrdiff_t n,
                           double filling, vec *x)
 {
     const ptrdiff_t width = c->source->width;
@@ -76,7 +76,7 @@ static void FN(read_rows)(const chain *c, const lane_group *g, ptrdiff_t t0, ptr
 }
 
 /* OUT codes (n, W) of the lanes, missing ones as V, and V + 1 outside first[l]..last[l]. */
-static void FN(codes_of_block)(const source *s, const ptrdiff_t *rows, const ptrdiff_t *first,
+APART void FN(codes_of_block)(const source *s, const ptrdiff_t *rows, const ptrdiff_t *first,
                                const ptrdiff_t *last, ptrdiff_t n, int *codes)
 {
     const int missing = (int)s->V, outside = missing + 1;
@@ -90,7 +90,7 @@ static void FN(codes_of_block)(const source *s, const ptrdiff_t *rows, const ptr
 }
 
 /* OUT out (n, K, W), with W vectors of room after it, and shift (n, W) if not NULL. */
-static void FN(read_codes)(ptrdiff_t K, const chain *c, const lane_group *g, ptrdiff_t t0,
+APART void FN(read_codes)(ptrdiff_t K, const chain *c, const lane_group *g, ptrdiff_t t0,
                            ptrdiff_t n, vec *out, vec *shift)
 {
     const source *s = c->source;
@@ -127,7 +127,7 @@ static void FN(read_codes)(ptrdiff_t K, const chain *c, const lane_group *g, ptr
 
 /* OUT out (n, K, W), with W vectors of room: log-densities of the steps t0..t0+n, -inf after the end
  * of a lane.  With `shift` a source may leave evidence and its shifts instead: 1 is returned. */
-static int FN(read_block)(ptrdiff_t K, const chain *c, const lane_group *g, ptrdiff_t t0,
+APART int FN(read_block)(ptrdiff_t K, const chain *c, const lane_group *g, ptrdiff_t t0,
                           ptrdiff_t n, vec *out, vec *shift)
 {
     if (c->source->kind == CODES) {
@@ -152,7 +152,7 @@ static int FN(read_block)(ptrdiff_t K, const chain *c, const lane_group *g, ptrd
 /* ---- expected statistics --------------------------------------------------------------- */
 
 /* Adds the posteriors (n, K, W), which have W vectors of room, to the rows of their codes. */
-static void FN(absorb_codes)(ptrdiff_t K, const chain *c, const lane_group *g, ptrdiff_t t0,
+APART void FN(absorb_codes)(ptrdiff_t K, const chain *c, const lane_group *g, ptrdiff_t t0,
                              ptrdiff_t n, const vec *gamma)
 {
     const source *s = c->source;
@@ -184,7 +184,7 @@ static void FN(absorb_codes)(ptrdiff_t K, const chain *c, const lane_group *g, p
 
 /* The statistics of the steps t0..t0+n under their posteriors, 0 for steps that are not a lane's own:
  * lane by lane into `sums`, or for codes into the statistics themselves. */
-static void FN(absorb_block)(ptrdiff_t K, const chain *c, const lane_group *g, ptrdiff_t t0,
+APART void FN(absorb_block)(ptrdiff_t K, const chain *c, const lane_group *g, ptrdiff_t t0,
                              ptrdiff_t n, const vec *gamma, vec *sums)
 {
     const ptrdiff_t D = c->source->width;
