@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sklseq._gaussian_density import log_density_diag, log_density_full
-from sklseq._gaussian_moments import moments_diag, moments_full
+from sklseq._gaussian_moments import moments as add_sums
 from sklseq._validation import check_broadcast, check_parameter_array, check_real
 
 STARVED = 1e-8  # expected rows below which a component says nothing about its parameters
@@ -105,10 +105,11 @@ def column_mean(X: np.ndarray) -> np.ndarray:
 
 def _column_moments(X, centre) -> tuple[np.ndarray, np.ndarray]:
     """Means of x - centre and of its square, over the observed entries of each column."""
-    sums = [np.zeros((1, X.shape[1])) for _ in range(3)]
-    moments_diag(np.ascontiguousarray(X, dtype=float), np.ones((len(X), 1)), centre[None], *sums)
-    n_observed = np.maximum(sums[0][0], 1)
-    return sums[1][0] / n_observed, sums[2][0] / n_observed
+    sums = np.zeros((3, X.shape[1]))
+    rows = np.ascontiguousarray(X, dtype=float)
+    add_sums(rows, np.ones((len(X), 1)), centre[None], False, sums.reshape(-1))
+    n_observed = np.maximum(sums[0], 1)
+    return sums[1] / n_observed, sums[2] / n_observed
 
 
 def column_scale(X: np.ndarray) -> np.ndarray:
@@ -149,12 +150,21 @@ class CovarianceType(ABC):
     def shape(self, n_components: int, n_features: int) -> tuple: ...
 
     @abstractmethod
+    def spread(self, covars, n_components: int, n_features: int) -> np.ndarray:
+        """The covariances as the kernels take them: precisions (K, D), or for matrices the
+        triangles L (K, D, D) with L' L = C^-1."""
+
+    @abstractmethod
     def log_density(self, X, means, covars, out) -> None:
         """OUT out (N, K): log N(x_n | mean_k, C_k) over the observed entries; 0: missing row."""
 
     @abstractmethod
     def moments(self, X, posteriors, means, covars) -> GaussianMoments:
         """Expected sums under `posteriors` (N, K)."""
+
+    @abstractmethod
+    def from_sums(self, sums, n_components: int, n_features: int) -> GaussianMoments:
+        """Moments from what the kernels add up (see `_gaussian_moments.pyx`)."""
 
     @abstractmethod
     def shifted(self, moments: GaussianMoments, shift) -> GaussianMoments:
@@ -209,13 +219,15 @@ class CovarianceType(ABC):
         if "means" in held:
             shift = self._shift_of_free(shift, np.broadcast_to(held["means"], shift.shape), covars)
         means = means + shift
-        if np.all(held.get("covars", False)):
+        if "covars" in held and np.all(held["covars"]):
             return means, covars
         moments = self.shifted(moments, shift)
         if prior is not None:
             moments = add_moments(moments, self.prior_moments(prior, means))
         estimated = self.estimate(moments, covars, floor)
-        return means, np.where(held.get("covars", False), covars, estimated)
+        if "covars" in held:
+            estimated = np.where(held["covars"], covars, estimated)
+        return means, estimated
 
     def _shift_of_free(self, shift, held, covars) -> np.ndarray:
         """The shift with held means at 0; correlated columns follow the held ones."""
@@ -277,11 +289,17 @@ class Diag(CovarianceType):
     def shape(self, n_components, n_features):
         return (n_components, n_features)
 
+    def spread(self, covars, n_components, n_features):
+        return 1.0 / covars
+
     def log_density(self, X, means, covars, out):
-        log_density_diag(X, means, 1.0 / covars, out)
+        log_density_diag(X, means, self.spread(covars, *means.shape), out)
 
     def moments(self, X, posteriors, means, covars):
-        return _moments_diag(X, posteriors, means)
+        return self.from_sums(_diagonal_sums(X, posteriors, means), *means.shape)
+
+    def from_sums(self, sums, n_components, n_features):
+        return GaussianMoments(*sums.reshape(3, n_components, n_features))
 
     def shifted(self, moments, shift):
         weights, first, second = moments
@@ -326,11 +344,17 @@ class Spherical(CovarianceType):
     def shape(self, n_components, n_features):
         return (n_components,)
 
+    def spread(self, covars, n_components, n_features):
+        return np.repeat(1.0 / covars[:, None], n_features, axis=1)
+
     def log_density(self, X, means, covars, out):
-        log_density_diag(X, means, np.repeat(1.0 / covars[:, None], X.shape[1], axis=1), out)
+        log_density_diag(X, means, self.spread(covars, *means.shape), out)
 
     def moments(self, X, posteriors, means, covars):
-        weights, first, second = _moments_diag(X, posteriors, means)
+        return self.from_sums(_diagonal_sums(X, posteriors, means), *means.shape)
+
+    def from_sums(self, sums, n_components, n_features):
+        weights, first, second = sums.reshape(3, n_components, n_features)
         return GaussianMoments(weights, first, second.sum(axis=1))
 
     def shifted(self, moments, shift):
@@ -377,11 +401,24 @@ class Full(CovarianceType):
     def shape(self, n_components, n_features):
         return (n_components, n_features, n_features)
 
+    def spread(self, covars, n_components, n_features):
+        return np.linalg.inv(np.linalg.cholesky(covars))
+
     def log_density(self, X, means, covars, out):
         _log_density_full(X, means, covars, out)
 
     def moments(self, X, posteriors, means, covars):
-        return _moments_full(X, posteriors, means, covars)
+        return self.from_sums(_full_sums(X, posteriors, means, covars), *means.shape)
+
+    def from_sums(self, sums, n_components, n_features):
+        occupancy = sums[:n_components]
+        first, second = np.split(sums[n_components:], [n_components * n_features])
+        lower = np.tril(second.reshape(n_components, n_features, n_features))
+        return GaussianMoments(
+            np.repeat(occupancy[:, None], n_features, axis=1),
+            first.reshape(n_components, n_features),
+            lower + np.swapaxes(np.tril(lower, -1), 1, 2),
+        )
 
     def shifted(self, moments, shift):
         weights, first, second = moments
@@ -434,12 +471,19 @@ class Tied(CovarianceType):
     def shape(self, n_components, n_features):
         return (n_features, n_features)
 
+    def spread(self, covars, n_components, n_features):
+        triangle = np.linalg.inv(np.linalg.cholesky(covars))
+        return np.repeat(triangle[None], n_components, axis=0)
+
     def log_density(self, X, means, covars, out):
         _log_density_full(X, means, self.to_full(covars, len(covars), len(means)), out)
 
     def moments(self, X, posteriors, means, covars):
         full = self.to_full(covars, len(covars), len(means))
-        weights, first, second = _moments_full(X, posteriors, means, full)
+        return self.from_sums(_full_sums(X, posteriors, means, full), *means.shape)
+
+    def from_sums(self, sums, n_components, n_features):
+        weights, first, second = COVARIANCES["full"].from_sums(sums, n_components, n_features)
         return GaussianMoments(weights, first, second.sum(axis=0))
 
     def shifted(self, moments, shift):
@@ -493,10 +537,10 @@ COVARIANCES: dict[str, CovarianceType] = {
 # Uncorrelated columns
 
 
-def _moments_diag(X, posteriors, means):
-    result = GaussianMoments(*(np.zeros(means.shape) for _ in range(3)))
-    moments_diag(X, posteriors, means, *result)
-    return result
+def _diagonal_sums(X, posteriors, means):
+    sums = np.zeros(3 * means.size)
+    add_sums(X, posteriors, means, False, sums)
+    return sums
 
 
 # ---------------------------------------------------------------------------------------------
@@ -530,24 +574,23 @@ def _log_density_full(X, means, covars, out):
         out[rows] = part
 
 
-def _moments_full(X, posteriors, means, covars):
+def _full_sums(X, posteriors, means, covars):
     n_components, n_features = means.shape
-    occupancy = np.zeros(n_components)
-    first = np.zeros((n_components, n_features))
-    second = np.zeros((n_components, n_features, n_features))
+    sums = np.zeros(n_components * (1 + n_features + n_features**2))
     for observed, rows in _patterns(X):
         block, gamma = X[rows], posteriors[rows]
-        occupancy += gamma.sum(axis=0)
         if observed.all():
-            moments_full(block, gamma, means, first, second)
+            add_sums(block, gamma, means, True, sums)
             continue
+        occupancy, first, second = np.split(sums, np.cumsum([n_components, means.size]))
+        first, second = first.reshape(means.shape), second.reshape(covars.shape)
+        occupancy += gamma.sum(axis=0)
         for k in range(n_components):
             deviation, conditional = _fill_missing(block - means[k], observed, covars[k])
             weighted = deviation * gamma[:, k, None]
             first[k] += weighted.sum(axis=0)
             second[k] += weighted.T @ deviation + gamma[:, k].sum() * conditional
-    second = np.tril(second) + np.swapaxes(np.tril(second, -1), 1, 2)
-    return GaussianMoments(np.repeat(occupancy[:, None], n_features, axis=1), first, second)
+    return sums
 
 
 def _fill_missing(deviation, observed, covariance):

@@ -82,7 +82,7 @@ def map_statistics(function, tree):
 
 def expect(model: Model, sequences: Sequences, n_jobs: int | None = None):
     """E-step over all shards: (statistics, log-likelihood), added in a fixed order."""
-    with Workers(sequences, n_jobs) as workers:
+    with Workers(sequences, n_jobs, _shard_steps(model)) as workers:
         return _expect(model, workers)
 
 
@@ -102,12 +102,16 @@ def _e_step(model: Model, piece: Sequences):
     """E-step of a piece, shard by shard."""
     if piece.n_sequences == 1:
         return model.e_step(piece.X, piece.offsets, *piece.aligned)
-    shards = list(iterate_shards(piece))
+    shards = list(iterate_shards(piece, _shard_steps(model)))
     parts = [
         part.e_step(shard.X, shard.offsets, *shard.aligned)
         for part, shard in zip(_parts(model, shards), shards)
     ]
     return reduce(add_statistics, (part[0] for part in parts)), sum(part[1] for part in parts)
+
+
+def _shard_steps(model: Model) -> int | None:
+    return getattr(model, "shard_steps", None)
 
 
 def _parts(model: Model, pieces: list[Sequences]) -> list[Model]:
@@ -320,7 +324,8 @@ def run_em(
     impossible: ImpossibleStart | None = None
     interrupted = False
     short = min(SHORT_RUN, max_iter) if len(starts) > 1 or not finish else max_iter
-    with limit_threads(sequences.n_steps), Workers(sequences, n_jobs) as workers:
+    workers = Workers(sequences, n_jobs, _shard_steps(starts[0]))
+    with limit_threads(sequences.n_steps), workers:
         try:
             for i, start in enumerate(starts):
                 if len(starts) > 1:

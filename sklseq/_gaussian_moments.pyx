@@ -6,55 +6,31 @@ squares that is corrected afterwards cancels when components lie far apart.
 
 cdef extern from "_gaussian_moments.h" nogil:
     int gaussian_moments(
-        Py_ssize_t N, Py_ssize_t K, Py_ssize_t D, const double *X, const double *posteriors,
-        const double *means, double *weights, double *first, double *second)
+        Py_ssize_t N, Py_ssize_t K, Py_ssize_t D, int full, const double *X,
+        const double *posteriors, const double *means, Py_ssize_t n_sums, double *sums)
 
 
-def moments_diag(
+def moments(
     const double[:, ::1] X,
     const double[:, ::1] posteriors,
     const double[:, ::1] means,
-    double[:, ::1] weights,          # INOUT
-    double[:, ::1] first,            # INOUT
-    double[:, ::1] second,           # INOUT
+    bint full,
+    double[::1] sums,                # INOUT
 ):
-    """Column by column, NaN entries left out.
+    """Sums of g, g (x - mean) and g (x - mean)(x - mean)' over all rows.
 
     X (N, D), posteriors (N, K), means (K, D).
-    INOUT (K, D): weights += sum g, first += sum g (x - mean), second += sum g (x - mean)^2.
+    INOUT sums, one array after the other. Diagonal, NaN entries left out: weights (K, D), first
+    (K, D), second (K, D). Full, rows without NaN: weights (K,), first (K, D), second (K, D, D) of
+    which only the lower triangles are added to.
     """
     cdef int failed
     if X.shape[0] == 0:
         return
     with nogil:
         failed = gaussian_moments(
-            X.shape[0], means.shape[0], X.shape[1], &X[0, 0], &posteriors[0, 0], &means[0, 0],
-            &weights[0, 0], &first[0, 0], &second[0, 0],
-        )
-    if failed:
-        raise MemoryError
-
-
-def moments_full(
-    const double[:, ::1] X,
-    const double[:, ::1] posteriors,
-    const double[:, ::1] means,
-    double[:, ::1] first,            # INOUT
-    double[:, :, ::1] second,        # INOUT
-):
-    """With all products of columns; rows without NaN.
-
-    X (N, D), posteriors (N, K), means (K, D).
-    INOUT first (K, D) += sum g (x - mean), second (K, D, D) += sum g (x - mean)(x - mean)',
-    lower triangle only.
-    """
-    cdef int failed
-    if X.shape[0] == 0:
-        return
-    with nogil:
-        failed = gaussian_moments(
-            X.shape[0], means.shape[0], X.shape[1], &X[0, 0], &posteriors[0, 0], &means[0, 0],
-            NULL, &first[0, 0], &second[0, 0, 0],
+            X.shape[0], means.shape[0], X.shape[1], full, &X[0, 0], &posteriors[0, 0],
+            &means[0, 0], sums.shape[0], &sums[0],
         )
     if failed:
         raise MemoryError

@@ -14,6 +14,7 @@
 
 #if defined(__GNUC__) && !defined(SKLSEQ_PLAIN_C)
 #define INLINE static inline __attribute__((always_inline))
+#define APART static __attribute__((noinline, unused)) /* one copy, whoever calls */
 #ifdef __clang__
 #define UNROLL _Pragma("unroll")
 #else
@@ -21,6 +22,7 @@
 #endif
 #else
 #define INLINE static inline
+#define APART static
 #define UNROLL
 #endif
 

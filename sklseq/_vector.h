@@ -109,17 +109,16 @@ INLINE vec FN(inverse_power)(bits exponent) { return FN(from_bits)((2046 - expon
 INLINE vec FN(exp_negative)(vec x)
 {
     const vec clamped = FN(max)(x, FN(splat)(EXP_FLOOR));
-    const vec magic = FN(splat)(6755399441055744.0); /* 1.5 2^52: rounds to whole numbers */
 #if W == 8
+    const vec magic = FN(splat)(422212465065984.0); /* 1.5 2^48: rounds to sixteenths */
     static const double table[16] = {
         0x1.0000000000000p+0, 0x1.0b5586cf9890fp+0, 0x1.172b83c7d517bp+0, 0x1.2387a6e756238p+0,
         0x1.306fe0a31b715p+0, 0x1.3dea64c123422p+0, 0x1.4bfdad5362a27p+0, 0x1.5ab07dd485429p+0,
         0x1.6a09e667f3bcdp+0, 0x1.7a11473eb0187p+0, 0x1.8ace5422aa0dbp+0, 0x1.9c49182a3f090p+0,
         0x1.ae89f995ad3adp+0, 0x1.c199bdd85529cp+0, 0x1.d5818dcfba487p+0, 0x1.ea4afa2a490dap+0};
-    const vec z = clamped * (16 * 1.44269504088896338700) + magic;
-    const vec n = z - magic;
-    const vec r = n * (-1.90821492927058770002e-10 / 16)
-                  + (n * (-6.93147180369123816490e-01 / 16) + clamped);
+    const vec z = clamped * 1.44269504088896338700 + magic;
+    const vec n = z - magic; /* a whole number of sixteenths */
+    const vec r = n * -1.90821492927058770002e-10 + (n * -6.93147180369123816490e-01 + clamped);
     vec q = r * 0x1.6c17bb5ebddb4p-10 + 0x1.11120b03cd855p-7;
     q = q * r + 0x1.555555551946fp-5;
     q = q * r + 0x1.55555554dd388p-3;
@@ -127,8 +126,12 @@ INLINE vec FN(exp_negative)(vec x)
     const vec power = (vec)_mm512_permutex2var_pd(
         _mm512_loadu_pd(table), (__m512i)z, _mm512_loadu_pd(table + 8));
     const vec value = power * (r * r * q + r) + power;
-    const bits exponent = (FN(to_bits)(z) << 48) & 0xFFF0000000000000u;
+    /* times 2^floor(n) */
+    return (vec)_mm512_maskz_scalef_pd(_mm512_cmp_pd_mask((__m512d)x, _mm512_set1_pd(-DBL_MAX),
+                                                          _CMP_GE_OQ),
+                                       (__m512d)value, (__m512d)n);
 #else
+    const vec magic = FN(splat)(6755399441055744.0); /* 1.5 2^52: rounds to whole numbers */
     const vec z = clamped * 1.44269504088896338700 + magic;
     const vec n = z - magic;
     const vec r = n * -1.90821492927058770002e-10 + (n * -6.93147180369123816490e-01 + clamped);
@@ -143,9 +146,9 @@ INLINE vec FN(exp_negative)(vec x)
     q = q * r + 0.5;
     const vec value = r * r * q + r + 1.0;
     const bits exponent = FN(to_bits)(z) << 52;
-#endif
     const vec result = FN(from_bits)(FN(to_bits)(value) + exponent);
     return FN(select)(FN(less)(x, FN(splat)(-DBL_MAX)), FN(splat)(0.0), result);
+#endif
 }
 
 /* ---- log(x) for normal x > 0, within 2 units in the last place -------------------------
@@ -206,6 +209,27 @@ INLINE void FN(transpose)(vec *x)
     (void)x;
 #endif
 }
+
+#if W == 8
+/* OUT x[0..3]: the first four doubles of eight rows, one row per lane. */
+INLINE void FN(transpose_half)(const double *const *rows, vec *x)
+{
+    __m512d a[4], b[4];
+    UNROLL for (int l = 0; l < 4; l++)
+        a[l] = _mm512_insertf64x4(_mm512_castpd256_pd512(_mm256_loadu_pd(rows[l])),
+                                  _mm256_loadu_pd(rows[l + 4]), 1);
+    UNROLL for (int i = 0; i < 2; i++) {
+        b[i] = _mm512_unpacklo_pd(a[2 * i], a[2 * i + 1]);
+        b[i + 2] = _mm512_unpackhi_pd(a[2 * i], a[2 * i + 1]);
+    }
+    const __m512i low = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
+    const __m512i high = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+    x[0] = (vec)_mm512_permutex2var_pd(b[0], low, b[1]);
+    x[1] = (vec)_mm512_permutex2var_pd(b[2], low, b[3]);
+    x[2] = (vec)_mm512_permutex2var_pd(b[0], high, b[1]);
+    x[3] = (vec)_mm512_permutex2var_pd(b[2], high, b[3]);
+}
+#endif
 
 /* OUT out (n,): element q of the W streams; streams shorter than q read as `filling`. */
 static void FN(gather)(const double *const *streams, const ptrdiff_t *lengths, ptrdiff_t n,
@@ -329,8 +353,12 @@ INLINE double FN(largest)(vec x)
 
 INLINE int FN(any)(mask m)
 {
-#if W == 8
+#if W == 8 || W == 1
     return m != 0;
+#elif W == 4
+    return _mm256_movemask_pd((__m256d)m) != 0;
+#elif defined(__SSE2__)
+    return _mm_movemask_pd((__m128d)m) != 0;
 #else
     for (int l = 0; l < W; l++)
         if (FN(mask_lane)(m, l)) return 1;

@@ -34,11 +34,15 @@ class Workers(AbstractContextManager):
     ----------
     sequences : Sequences
     n_jobs : int or None
+    shard_steps : int or None
+        About the fewest steps of a piece.
     """
 
-    def __init__(self, sequences: Sequences, n_jobs: int | None = None):
+    def __init__(
+        self, sequences: Sequences, n_jobs: int | None = None, shard_steps: int | None = None
+    ):
         self.sequences, self.n_jobs = sequences, n_jobs
-        self.pieces = list(iterate_pieces(sequences))
+        self.pieces = list(iterate_pieces(sequences, shard_steps))
         self._remote = False
         self._parallel = None
         self._groups: list[list[Sequences]] = []

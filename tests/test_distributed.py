@@ -58,6 +58,7 @@ def backend(request):
 def small_shards(monkeypatch):
     """So that little data makes several pieces, and several pieces a task."""
     monkeypatch.setattr(door, "SHARD_STEPS", 500)
+    monkeypatch.setattr("sklseq.hmm._chain.SOURCE_SHARD_STEPS", 500)
     monkeypatch.setattr(staff, "TASKS_PER_CORE", 1)
 
 

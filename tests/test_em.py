@@ -279,7 +279,8 @@ def test_random_state_fixes_the_result(family, rng):
     np.testing.assert_array_equal(one.log_likelihoods_, two.log_likelihoods_)
 
 
-def test_n_jobs_changes_no_bit_of_a_fit(rng):
+def test_n_jobs_changes_no_bit_of_a_fit(rng, monkeypatch):
+    monkeypatch.setattr("sklseq.hmm._chain.SOURCE_SHARD_STEPS", 16_384)
     base = rng.normal(size=(40_000, 2)) + (np.arange(40_000) // 500 % 2)[:, None]
     sequences = np.split(base, np.arange(800, 40_000, 800))
     models = [
@@ -292,8 +293,9 @@ def test_n_jobs_changes_no_bit_of_a_fit(rng):
 
 
 @pytest.mark.parametrize("backend", ["threading", "loky"])
-def test_the_backend_of_joblib_changes_no_bit(rng, backend):
+def test_the_backend_of_joblib_changes_no_bit(rng, backend, monkeypatch):
     """Where the user has chosen a backend the shards go there."""
+    monkeypatch.setattr("sklseq.hmm._chain.SOURCE_SHARD_STEPS", 16_384)
     sequences = [rng.normal(size=(9000, 2)) + i for i in range(4)]
     params = {"n_jobs": 2, "max_iter": 2, "n_init": 1, "random_state": 0}
     here = quietly(GaussianHMM(2, **params), sequences)

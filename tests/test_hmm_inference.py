@@ -274,8 +274,9 @@ def test_sequences_do_not_see_each_other(family, rng, known):
             np.testing.assert_allclose(permuted[place], together[i], rtol=1e-12, atol=1e-13)
 
 
-def test_n_jobs_changes_no_bit(family, rng, known):
+def test_n_jobs_changes_no_bit(family, rng, known, monkeypatch):
     """More steps than one shard holds, so that the work is really divided."""
+    monkeypatch.setattr("sklseq.hmm._chain.SOURCE_SHARD_STEPS", 16_384)
     parameters = family.random_parameters(rng, 3, 2)
     base = family.sample(rng, 1000, parameters)
     sequences = [base[rng.integers(0, 1000, n)] for n in rng.integers(500, 1500, 50)]

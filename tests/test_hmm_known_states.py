@@ -247,10 +247,9 @@ def test_every_form_gives_the_same_bits(rng):
         np.testing.assert_array_equal(fit.means_, fits[0].means_)
 
 
-def test_n_jobs_cuts_states_as_it_cuts_rows(rng):
-    from sklseq._sequences import SHARD_STEPS
-
-    n = SHARD_STEPS // 2
+def test_n_jobs_cuts_states_as_it_cuts_rows(rng, monkeypatch):
+    n = 5_000
+    monkeypatch.setattr("sklseq.hmm._chain.SOURCE_SHARD_STEPS", 2 * n)
     states = [np.arange(n) // 100 % 2 for _ in range(4)]
     sequences = [rng.normal(size=(n, 1)) + s[:, None] for s in states]
     one, two = (

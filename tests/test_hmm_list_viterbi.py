@@ -104,10 +104,9 @@ def test_every_form_has_a_list_for_each_sequence(model, rng):
     np.testing.assert_array_equal(stacked_states[1], alone[1][1][:2])
 
 
-def test_n_jobs_changes_no_bit(rng):
-    from sklseq._sequences import SHARD_STEPS
-
-    sequences = [rng.normal(size=(SHARD_STEPS // 3, 1)) for _ in range(8)]
+def test_n_jobs_changes_no_bit(rng, monkeypatch):
+    monkeypatch.setattr("sklseq.hmm._chain.SOURCE_SHARD_STEPS", 10_000)
+    sequences = [rng.normal(size=(4_000, 1)) for _ in range(8)]
     params = {"startprob": [0.5, 0.5], "transmat": [[0.9, 0.1], [0.1, 0.9]],
               "means": [[0.0], [1.0]], "covars": [[1.0], [1.0]]}  # fmt: skip
     one = GaussianHMM.from_parameters(**params).decode(sequences, n_paths=3)

@@ -97,6 +97,7 @@ def test_ctrl_c_leaves_a_fitted_estimator_that_can_go_on(case, press_in_e_step):
 
 def test_ctrl_c_with_threads_at_work(press_in_e_step, monkeypatch, rng):
     monkeypatch.setattr(door, "SHARD_STEPS", 300)
+    monkeypatch.setattr("sklseq.hmm._chain.SOURCE_SHARD_STEPS", 300)
     press_in_e_step(8 * 4 + 3)  # in the fifth E-step, of eight shards
     model = GaussianHMM(3, random_state=0, n_init=1, tol=0.0, n_jobs=2)
     with pytest.warns(ConvergenceWarning, match="interrupted after 3 iterations"):
@@ -108,6 +109,7 @@ def test_ctrl_c_with_threads_at_work(press_in_e_step, monkeypatch, rng):
 def test_ctrl_c_with_processes_at_work(press_in_e_step, monkeypatch, rng):
     """The signal comes to the waiting parent."""
     monkeypatch.setattr(door, "SHARD_STEPS", 300)
+    monkeypatch.setattr("sklseq.hmm._chain.SOURCE_SHARD_STEPS", 300)
     record = em._Run._record
 
     def pressing(run, *reached):

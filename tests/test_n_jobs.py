@@ -39,6 +39,7 @@ ESTIMATORS = estimators()
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
     monkeypatch.setattr(door, "SHARD_STEPS", 100)
+    monkeypatch.setattr("sklseq.hmm._chain.SOURCE_SHARD_STEPS", 100)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         yield

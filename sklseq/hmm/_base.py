@@ -6,6 +6,7 @@ import warnings
 from abc import abstractmethod
 from collections import namedtuple
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import lru_cache, partial
 
@@ -52,6 +53,8 @@ from sklseq.hmm._start import (
     transmat_of_labels,
     with_known_labels,
 )
+
+SMALL_MATRIX = 32  # columns up to which BLAS stays on one thread by itself
 
 
 class BaseHMM(BaseSequenceModel):
@@ -345,7 +348,7 @@ class BaseHMM(BaseSequenceModel):
             n_init = 1 if self._all_given() else self.n_init
             seeds = random_state.randint(np.iinfo(np.int32).max, size=n_init)
             starts = []
-            with limit_threads():
+            with nullcontext() if self._all_given() else limit_threads():
                 for i, seed in enumerate(seeds):
                     starts.append(self._start(sequences, seed, kmeans=i == 0))
                     if _nothing_hidden(sequences, starts[0]):
@@ -504,7 +507,7 @@ class BaseHMM(BaseSequenceModel):
             states = self._posteriors(model, sequences).argmax(axis=1)
             total = model.path_log_probability(*sequences[:2], states)
         else:
-            states, totals = self._run(model.viterbi, sequences)
+            states, totals = self._run(model, "viterbi", sequences)
             total = float(totals.sum())
             if np.isneginf(total):
                 raise ValueError(f"No path: {model.why_impossible(sequences)}")
@@ -516,7 +519,7 @@ class BaseHMM(BaseSequenceModel):
                 f"n_paths={n_paths} needs algorithm='viterbi': the most probable states of the "
                 "single steps make one path only."
             )
-        states, totals = self._run(partial(model.best_paths, n_paths=n_paths), sequences)
+        states, totals = self._run(model, "best_paths", sequences, n_paths=n_paths)
         possible = np.isfinite(totals).sum(axis=1)
         if not possible.all():
             raise ValueError(f"No path: {model.why_impossible(sequences)}")
@@ -596,7 +599,7 @@ class BaseHMM(BaseSequenceModel):
         """
         sequences = self._check_X(X, groups, lengths)
         model = self._model_for(sequences)
-        filtered, log_increments = self._run(model.filter, sequences)
+        filtered, log_increments = self._run(model, "filter", sequences)
         if np.isneginf(log_increments).any():
             raise ValueError(f"No filter: {model.why_impossible(sequences)}")
         return sequences.like_input(filtered)
@@ -712,7 +715,7 @@ class BaseHMM(BaseSequenceModel):
         n_steps = check_positive(n_steps, "n_steps")
         sequences = self._check_X(X, groups, lengths)
         model = self._model_for(sequences)
-        totals, final = self._run(model.log_likelihoods, sequences)
+        totals, final = self._run(model, "log_likelihoods", sequences)
         if np.isneginf(totals).any():
             raise ValueError(f"No forecast: {model.why_impossible(sequences)}")
         ahead = model.ahead(final, n_steps)
@@ -1009,21 +1012,27 @@ class BaseHMM(BaseSequenceModel):
 
     # ---- shared by the methods
 
-    def _run(self, method, sequences: Sequences) -> list[np.ndarray]:
-        with limit_threads(sequences.n_steps):
-            return map_rows(method, sequences, self.n_jobs)
+    def _run(self, model: HMM, method: str, sequences: Sequences, **options) -> list[np.ndarray]:
+        function = partial(getattr(model, method), **options)
+        # with a source the kernels do it all, but for factors of matrices
+        spared = model.shard_steps and sequences.X.shape[1] <= SMALL_MATRIX
+        with nullcontext() if spared else limit_threads(sequences.n_steps):
+            return map_rows(function, sequences, self.n_jobs, model.shard_steps)
+
+    def _limit_threads(self, sequences: Sequences):
+        return nullcontext()  # `_run` does it
 
     def _posteriors(self, model: HMM, sequences: Sequences) -> np.ndarray:
-        posteriors, _, totals = self._run(model.posteriors, sequences)
+        posteriors, _, totals = self._run(model, "posteriors", sequences)
         if np.isneginf(totals).any():
             raise ValueError(f"No state probabilities: {model.why_impossible(sequences)}")
         return posteriors
 
     def _step_scores(self, sequences: Sequences) -> np.ndarray:
-        return self._run(self._model_for(sequences).filter, sequences)[1]
+        return self._run(self._model_for(sequences), "filter", sequences)[1]
 
     def _sequence_scores(self, sequences: Sequences) -> np.ndarray:
-        return self._run(self._model_for(sequences).log_likelihoods, sequences)[0]
+        return self._run(self._model_for(sequences), "log_likelihoods", sequences)[0]
 
     def _learning_model(self) -> HMM:
         """The fitted model that knows which of its entries are held."""

@@ -32,10 +32,10 @@ typedef struct {
     int mode;
     chain chain;
     const kernel_set *kernels;
-    const double *log_obs;
     const ptrdiff_t *offsets;
     ptrdiff_t n_sequences;
-    double *log_likelihoods, *final, *counts;
+    double *log_likelihoods, *final, *counts, *statistics;
+    ptrdiff_t n_statistics;
     uint8_t *status;
     item *items, **order;
     ptrdiff_t n_items, capacity;
@@ -64,11 +64,11 @@ static ptrdiff_t plan_chunks(int mode, ptrdiff_t T, ptrdiff_t K, int level, ptrd
     return steps % BLOCK == 0 ? steps + 5 : steps;
 }
 
-/* Has a warm-up of `lead` steps before step `end` forgotten its start?  One that starts twice as early
- * must predict the same. */
-static int forgets(const chain *c, const double *log_obs, ptrdiff_t end, ptrdiff_t lead)
+/* Has a warm-up of `lead` steps at the end of log_obs (2 lead, K) forgotten its start?  One that starts
+ * twice as early must predict the same. */
+static int forgets(const chain *c, const double *log_obs, ptrdiff_t lead)
 {
-    const ptrdiff_t K = c->K;
+    const ptrdiff_t K = c->K, end = 2 * lead;
     double space[2][LANE_STATES], evidence[LANE_STATES], ends[2][LANE_STATES] = {{0}};
     for (int run = 0; run < 2; run++) {
         double *previous = NULL, sum = 1.0;
@@ -76,7 +76,7 @@ static int forgets(const chain *c, const double *log_obs, ptrdiff_t end, ptrdiff
             double *current = space[t & 1];
             const double scale = power_of_two(-exponent_of(sum));
             if (evidence_row(K, log_obs + t * K, evidence) == -INFINITY) return 0;
-            sum = scaled_step(K, c->kind, c->warm, c->transmat, previous, scale, evidence, current);
+            sum = scaled_step(K, c->floor, c->warm, c->transmat, previous, scale, evidence, current);
             if (sum < 0) return 0;
             previous = current;
         }
@@ -149,7 +149,7 @@ static int add_sequence(batch *work, ptrdiff_t s, int level)
     if (!cut) steps = T;
     const ptrdiff_t n_chunks = (T + steps - 1) / steps;
     if (cut) {
-        edges = calloc(n_chunks * 4 * K + K * K, sizeof(double));
+        edges = calloc(n_chunks * 4 * K + K * K + work->n_statistics, sizeof(double));
         if (edges == NULL) return -1;
         products = edges + n_chunks * 4 * K;
     }
@@ -163,7 +163,6 @@ static int add_sequence(batch *work, ptrdiff_t s, int level)
         one->lead = i == 0 ? 0 : lead;
         one->core = end - core;
         one->row = first + core - one->lead;
-        one->log_obs = work->log_obs + one->row * K;
         one->length = (both_ways && cut ? smaller(end + lead, T) : end) - core + one->lead;
         one->sequence = s;
         one->edges = cut ? edges + i * 4 * K : NULL;
@@ -216,32 +215,51 @@ static size_t lay_out(const batch *work, ptrdiff_t longest, ptrdiff_t n_items, d
     const int lanes = K <= LANE_STATES, width = work->kernels->width, rows = work->kernels->rows;
     const ptrdiff_t unit = MAX_WIDTH; /* keeps every part aligned to a vector */
     const ptrdiff_t pitch = padded(K, width);
-    size_t alpha = 0, evidence = 0, block, pointers = 0, products;
+    size_t alpha = 0, evidence = 0, block, pointers = 0, products, input = 0;
     if (lanes) {
-        if (work->mode == SMOOTH) alpha = evidence = longest * K * width;
+        const ptrdiff_t room = DENSITY_MARGIN; /* what a source may write beyond its block */
+        if (work->mode == SMOOTH) alpha = evidence = (longest + room) * K * width;
         if (work->mode == VITERBI) pointers = (longest * K * width + 7) / 8;
-        block = BLOCK * K * width;
-        products = K * K * width;
+        block = (BLOCK + room) * K * width;
+        products = (K * K + work->chain.n_lane_sums) * width;
+        if (work->chain.source->kind == GAUSSIAN)
+            input = (work->chain.absorb ? 3 * BLOCK : BLOCK + room) * work->chain.source->width
+                    * width;
     } else {
         if (work->mode == SMOOTH) alpha = n_items * longest;
         if (work->mode == VITERBI) alpha = n_items * longest * pitch;
-        block = (2 * rows + 1 + (work->mode == SMOOTH ? 2 * ROW_BLOCK * rows : 0)) * pitch;
+        block = (3 * rows + (work->mode == SMOOTH ? 2 * ROW_BLOCK * rows : 0)) * pitch;
         products = 0;
     }
-    const size_t sizes[5] = {alpha, evidence, block, products, pointers};
-    size_t places[6] = {0};
-    for (int i = 0; i < 5; i++) places[i + 1] = places[i] + (sizes[i] + unit - 1) / unit * unit;
+    const size_t sizes[6] = {alpha, evidence, block, products, input, pointers};
+    size_t places[7] = {0};
+    for (int i = 0; i < 6; i++) places[i + 1] = places[i] + (sizes[i] + unit - 1) / unit * unit;
     if (g != NULL) {
         g->alpha = space;
         g->evidence = space + places[1];
         g->block = space + places[2];
         g->products = space + places[3];
-        g->pointers = (uint8_t *)(space + places[4]);
+        g->rows = space + places[4];
+        g->pointers = (uint8_t *)(space + places[5]);
     }
-    return places[5];
+    return places[6];
 }
 
 static double *aligned(void *p) { return (double *)(((uintptr_t)p + 63) & ~(uintptr_t)63); }
+
+/* Working space for a group, kept from one to the next. */
+static int make_room(batch *work, ptrdiff_t longest, ptrdiff_t n_items, lane_group *g)
+{
+    const size_t needed = lay_out(work, longest, n_items, NULL, NULL) * sizeof(double) + 64;
+    if (needed > work->space_size) {
+        free(work->space);
+        work->space = malloc(needed);
+        work->space_size = work->space == NULL ? 0 : needed;
+        if (work->space == NULL) return -1;
+    }
+    lay_out(work, longest, n_items, aligned(work->space), g);
+    return 0;
+}
 
 /* Run every item, in groups of equals. */
 static int run_items(batch *work, lane_group *g)
@@ -254,16 +272,8 @@ static int run_items(batch *work, lane_group *g)
     for (ptrdiff_t i = 0; i < work->n_items; i += size) {
         g->n_items = (int)smaller(size, work->n_items - i);
         for (int l = 0; l < g->n_items; l++) g->items[l] = work->order[i + l];
-        const ptrdiff_t longest = g->items[0]->length;
-        const size_t needed = lay_out(work, longest, g->n_items, NULL, NULL) * sizeof(double) + 64;
-        if (needed > work->space_size) {
-            free(work->space);
-            work->space = malloc(needed);
-            work->space_size = work->space == NULL ? 0 : needed;
-            if (work->space == NULL) return -1;
-        }
-        lay_out(work, longest, g->n_items, aligned(work->space), g);
-        g->inverse_sum[0] = 1.0; /* what the row kernel of Viterbi multiplies by */
+        if (make_room(work, g->items[0]->length, g->n_items, g)) return -1;
+        g->inverse_sum[0] = 1.0; /* what the kernels of Viterbi multiply by */
         run(&work->chain, g);
     }
     return 0;
@@ -314,9 +324,13 @@ static int join_items(batch *work, ptrdiff_t first, ptrdiff_t last, int level)
     if (work->items[first].edges == NULL) return DONE;
     if (work->final != NULL)
         memcpy(work->final + s * K, work->items[last - 1].final, K * sizeof(double));
-    if (work->mode == SMOOTH)
+    if (work->mode == SMOOTH) {
+        const double *products = work->items[first].products;
         for (ptrdiff_t k = 0; k < K * K; k++)
-            work->counts[k] += work->chain.transmat[k] * work->items[first].products[k];
+            work->counts[k] += work->chain.transmat[k] * products[k];
+        for (ptrdiff_t i = 0; i < work->n_statistics; i++)
+            work->statistics[i] += products[K * K + i];
+    }
     return DONE;
 }
 
@@ -343,7 +357,7 @@ static int flush_items(batch *work, int level, lane_group *g)
     return failed ? -1 : 0;
 }
 
-/* Transition counts of the whole sequences, kept per lane until now. */
+/* Transition counts and statistics of the whole sequences, kept per lane until now. */
 static void add_totals(batch *work, const double *totals)
 {
     const ptrdiff_t K = work->chain.K;
@@ -358,11 +372,16 @@ static void add_totals(batch *work, const double *totals)
                 sum = totals[i * pitch + j];
             work->counts[i * K + j] += work->chain.transmat[i * K + j] * sum;
         }
+    for (ptrdiff_t i = 0; i < work->chain.n_lane_sums; i++)
+        for (int l = 0; l < width; l++) work->statistics[i] += totals[(K * K + i) * width + l];
 }
 
 /* ---- what the groups could not do: the plain and the log-space recursions, one by one ---- */
 
-typedef struct { double *log_start, *log_transmat, *log_columns, *work, *steps, *table; } slow_space;
+typedef struct {
+    double *log_start, *log_transmat, *log_columns, *work, *steps, *table;
+    double *log_obs, *posteriors; /* (longest, K), where the caller has none */
+} slow_space;
 
 static int open_slow_space(const batch *work, ptrdiff_t longest, int logs, slow_space *slow)
 {
@@ -371,13 +390,18 @@ static int open_slow_space(const batch *work, ptrdiff_t longest, int logs, slow_
     const size_t table = work->mode == SCORE && logs        ? (size_t)(longest * K)
                          : work->mode == VITERBI ? (size_t)(longest * K + 7) / 8
                                                  : 0;
-    slow->log_start = malloc((5 * K + 3 * K * K + longest + table) * sizeof(double));
+    const size_t read = c->source->kind == LOG_ROWS ? 0 : longest * K;
+    const size_t posteriors = c->absorb ? longest * K : 0;
+    slow->log_start =
+        malloc((5 * K + 3 * K * K + longest + table + read + posteriors) * sizeof(double));
     if (slow->log_start == NULL) return -1;
     slow->log_transmat = slow->log_start + K;
     slow->log_columns = slow->log_transmat + K * K;
     slow->work = slow->log_columns + K * K;     /* 4 K, then products (K, K) */
     slow->steps = slow->work + 4 * K + K * K;
     slow->table = slow->steps + longest;
+    slow->log_obs = slow->table + table;
+    slow->posteriors = slow->log_obs + read;
     for (ptrdiff_t i = 0; i < K; i++) {
         const int already = work->mode == VITERBI;
         slow->log_start[i] = already ? c->startprob[i] : log(c->startprob[i]);
@@ -390,13 +414,14 @@ static int open_slow_space(const batch *work, ptrdiff_t longest, int logs, slow_
 }
 
 /* The plain scaled recursion of one sequence; 0 if it cannot be trusted. */
-static int run_plain(batch *work, ptrdiff_t s, slow_space *slow)
+static int run_plain(batch *work, ptrdiff_t s, const double *log_obs, slow_space *slow)
 {
     const chain *c = &work->chain;
     const ptrdiff_t K = c->K, row = work->offsets[s], T = work->offsets[s + 1] - row;
-    const double *log_obs = work->log_obs + row * K;
     double *products = slow->work + 4 * K, *final = slow->work + 3 * K, log_likelihood = 0;
-    double *out = c->filtered == NULL ? NULL : c->filtered + row * K;
+    double *out = c->absorb             ? slow->posteriors
+                  : c->filtered == NULL ? NULL
+                                        : c->filtered + row * K;
     if (work->mode == VITERBI) {
         work->log_likelihoods[s] =
             viterbi_sequence(K, slow->log_start, slow->log_columns, log_obs, T, c->states + row,
@@ -404,7 +429,7 @@ static int run_plain(batch *work, ptrdiff_t s, slow_space *slow)
         return 1;
     }
     if (work->final != NULL) final = work->final + s * K;
-    if (scaled_forward(K, c->kind, c->startprob, c->transmat, log_obs, T, out,
+    if (scaled_forward(K, c->floor, c->startprob, c->transmat, log_obs, T, out,
                        work->mode == FILTER, slow->steps,
                        work->mode == FILTER ? c->log_increments + row : NULL, final,
                        &log_likelihood, slow->work)
@@ -418,12 +443,13 @@ static int run_plain(batch *work, ptrdiff_t s, slow_space *slow)
     return 1;
 }
 
-static void run_log(batch *work, ptrdiff_t s, slow_space *slow)
+static void run_log(batch *work, ptrdiff_t s, const double *log_obs, slow_space *slow)
 {
     const chain *c = &work->chain;
     const ptrdiff_t K = c->K, row = work->offsets[s], T = work->offsets[s + 1] - row;
-    const double *log_obs = work->log_obs + row * K;
-    double *out = work->mode == SCORE ? slow->table : c->filtered + row * K;
+    double *out = work->mode == SCORE ? slow->table
+                  : c->absorb         ? slow->posteriors
+                                      : c->filtered + row * K;
     double *increments = work->mode == FILTER ? c->log_increments + row : slow->steps;
     compensated total = {0, 0};
     log_forward(K, slow->log_start, slow->log_columns, log_obs, T, out, increments, slow->work);
@@ -440,7 +466,34 @@ static void run_log(batch *work, ptrdiff_t s, slow_space *slow)
     }
 }
 
-static int run_rest(batch *work)
+/* The log-densities of n rows: the caller's, or read into `space` (n, K). */
+static const double *log_rows(batch *work, lane_group *g, ptrdiff_t row, ptrdiff_t n, double *space)
+{
+    const ptrdiff_t K = work->chain.K;
+    item rows = {0};
+    if (work->chain.source->kind == LOG_ROWS) return work->chain.source->rows + row * K;
+    rows.row = row, rows.length = rows.core = n;
+    g->items[0] = &rows, g->n_items = 1;
+    if (make_room(work, BLOCK, 1, g)) return NULL;
+    work->kernels->read_item(K, &work->chain, g, n, space);
+    return space;
+}
+
+/* What a sequence outside the groups adds to the starts and the statistics. */
+static int absorb_rest(batch *work, lane_group *g, ptrdiff_t s, const double *posteriors)
+{
+    const ptrdiff_t K = work->chain.K;
+    item whole = {0};
+    whole.row = work->offsets[s], whole.length = whole.core = work->offsets[s + 1] - whole.row;
+    g->items[0] = &whole, g->n_items = 1;
+    if (make_room(work, BLOCK, 1, g)) return -1;
+    memcpy(work->chain.starts + s * K, posteriors, K * sizeof(double));
+    memcpy(work->final + s * K, posteriors + (whole.length - 1) * K, K * sizeof(double));
+    work->kernels->absorb_item(K, &work->chain, g, posteriors);
+    return 0;
+}
+
+static int run_rest(batch *work, lane_group *g)
 {
     ptrdiff_t longest = 0;
     int logs = 0;
@@ -452,20 +505,25 @@ static int run_rest(batch *work)
     }
     if (longest == 0) return 0;
     if (open_slow_space(work, longest, logs, &slow)) return -1;
-    for (ptrdiff_t s = 0; s < work->n_sequences; s++) {
+    int failed = 0;
+    for (ptrdiff_t s = 0; s < work->n_sequences && !failed; s++) {
         if (work->status[s] == DONE) continue;
-        if (work->status[s] == NEEDS_PLAIN && run_plain(work, s, &slow)) continue;
-        run_log(work, s, &slow);
+        const ptrdiff_t row = work->offsets[s], T = work->offsets[s + 1] - row;
+        const double *log_obs = log_rows(work, g, row, T, slow.log_obs);
+        if (log_obs == NULL) failed = -1;
+        else if (work->status[s] != NEEDS_PLAIN || !run_plain(work, s, log_obs, &slow))
+            run_log(work, s, log_obs, &slow);
+        if (!failed && work->chain.absorb) failed = absorb_rest(work, g, s, slow.posteriors);
     }
     free(slow.log_start);
-    return 0;
+    return failed;
 }
 
 /* ---- the whole batch ---------------------------------------------------------------------- */
 
 /* Whether this level may hold: tried at a few places of a long sequence, which spares a sticky chain
  * a pass in vain. */
-static int worth_trying(const batch *work, ptrdiff_t s, int level)
+static int worth_trying(batch *work, lane_group *g, ptrdiff_t s, int level)
 {
     const ptrdiff_t K = work->chain.K, row = work->offsets[s], T = work->offsets[s + 1] - row;
     const ptrdiff_t n_places = 4 >> level;
@@ -473,9 +531,15 @@ static int worth_trying(const batch *work, ptrdiff_t s, int level)
     if (steps == 0) return 1; /* a whole sequence */
     if (steps < lead) return 0;
     if (work->mode == VITERBI || T < TRIED_FROM) return 1;
-    for (ptrdiff_t i = 1; i <= n_places; i++)
-        if (!forgets(&work->chain, work->log_obs + row * K, i * T / (n_places + 1), lead)) return 0;
-    return 1;
+    double *space = malloc(2 * lead * K * sizeof(double));
+    int worth = space != NULL;
+    for (ptrdiff_t i = 1; i <= n_places && worth; i++) {
+        const ptrdiff_t first = row + i * T / (n_places + 1) - 2 * lead;
+        const double *log_obs = log_rows(work, g, first, 2 * lead, space);
+        worth = log_obs != NULL && forgets(&work->chain, log_obs, lead);
+    }
+    free(space);
+    return worth;
 }
 
 static int run_groups(batch *work, lane_group *g)
@@ -483,7 +547,7 @@ static int run_groups(batch *work, lane_group *g)
     for (int level = 0; level < LEVELS; level++) {
         for (ptrdiff_t s = 0; s < work->n_sequences; s++) {
             if (work->status[s] != TODO) continue;
-            if (!worth_trying(work, s, level)) {
+            if (!worth_trying(work, g, s, level)) {
                 if (level + 1 == LEVELS) work->status[s] = NEEDS_PLAIN;
                 continue;
             }
@@ -503,17 +567,22 @@ static int run_batch(batch *work)
     work->kernels = choose_kernels();
     const ptrdiff_t pitch = padded(K, work->kernels->width);
     const int rows = K > LANE_STATES;
-    const size_t n_totals = rows ? K * pitch : K * K * work->kernels->width;
+    work->n_statistics = c->absorb ? n_statistics(c->source, K) : 0;
+    c->n_lane_sums = c->source->kind == GAUSSIAN ? work->n_statistics : 0;
+    const size_t n_totals = rows ? K * pitch : (K * K + c->n_lane_sums) * work->kernels->width;
     const size_t n_panels = rows ? 2 * K * pitch : 0;
     lane_group g = {{NULL}};
     int failed = 0, long_ones = 0;
-    c->kind = work->mode == VITERBI ? CHAIN_MIXING : chain_kind(K, c->startprob, c->transmat);
+    c->floor = work->mode == VITERBI ? 0.0 : state_floor(K, c->transmat);
     work->status = malloc(work->n_sequences + 1);
     double *space = calloc(2 * K + n_totals + n_panels + 32, sizeof(double));
     if (work->status == NULL || space == NULL) failed = -1;
     if (!failed) {
-        memset(work->status, c->kind == CHAIN_LOG_ONLY ? NEEDS_LOG : TODO, work->n_sequences);
+        memset(work->status, c->floor == INFINITY ? NEEDS_LOG : TODO, work->n_sequences);
         g.totals = aligned(space);
+        g.statistics = work->statistics;
+        if (c->source->kind == CODES && work->mode != VITERBI)
+            work->kernels->fill_evidence(K, c->source);
         c->panels = aligned(g.totals + n_totals);
         c->back_panels = c->panels + K * pitch;
         c->warm = c->panels + n_panels;
@@ -536,7 +605,7 @@ static int run_batch(batch *work)
     }
     if (!failed) failed = run_groups(work, &g);
     if (!failed && work->mode == SMOOTH) add_totals(work, g.totals);
-    if (!failed) failed = run_rest(work);
+    if (!failed) failed = run_rest(work, &g);
     drop_items(work);
     free(work->items);
     free(work->order);

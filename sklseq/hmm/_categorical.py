@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,10 +12,10 @@ from sklseq._sequences import Sequences
 from sklseq._validation import check_probabilities, check_real
 from sklseq.hmm._base import BaseHMM
 from sklseq.hmm._chain import Emission, LogTails, Parameter, estimate_rows, n_free_in_rows
-from sklseq.hmm._lookup import add_by_code, add_looked_up
+from sklseq.hmm._forward_backward import code_source
+from sklseq.hmm._lookup import add_by_code, add_looked_up, to_codes
 
 MISSING = -1  # the code of a missing entry
-BLOCK_ROWS = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,22 @@ class CategoricalEmission(Emission):
             add_by_code(X, column, posteriors, by_code)
             counts.append(np.ascontiguousarray(by_code[:-1].T))
         return tuple(counts)
+
+    @property
+    def has_source(self):
+        return len(self.tables) == 1
+
+    def source(self, X):
+        if not self.has_source:
+            return None
+        with np.errstate(divide="ignore"):
+            log_table = np.log(np.ascontiguousarray(self.tables[0].T))
+        return code_source(X[:, 0], log_table)
+
+    def statistics_of_source(self, sums) -> tuple[np.ndarray, ...]:
+        n_states, n_categories = self.tables[0].shape
+        by_code = sums.reshape(n_categories + 2, -1)[:n_categories, :n_states]
+        return (np.ascontiguousarray(by_code.T),)
 
     def m_step(self, statistics) -> CategoricalEmission:
         """Relative frequencies (Rabiner 1989, eq. 40c) with `alpha` added to each count."""
@@ -359,8 +375,18 @@ class CategoricalHMM(BaseHMM):
 
     def _encode(self, sequences: Sequences, reset: bool) -> Sequences:
         X = sequences.X
-        self._check_whole(X)
-        largest = np.nan_to_num(np.fmax.reduce(X, axis=0), nan=MISSING).astype(np.int64)
+        largest = np.full(X.shape[1], MISSING, np.int64)
+        codes = np.empty(X.shape, np.int16)  # a quarter of X, which may be mapped memory
+        fault = to_codes(X, codes, largest)
+        if fault < 0 and largest.max(initial=0) > np.iinfo(np.int16).max - 1:
+            codes = np.empty(X.shape, np.int32)
+            to_codes(X, codes, largest)
+        if fault >= 0:
+            row, column = divmod(fault, X.shape[1])
+            raise ValueError(
+                f"{type(self).__name__} needs integer codes: X has {X[row, column]} at row {row}, "
+                f"column {column}. sklearn.preprocessing.OrdinalEncoder makes codes of categories."
+            )
         if reset:
             self.n_categories_ = self._count_categories(largest)
         for column, (code, n_categories) in enumerate(zip(largest, self.n_categories_)):
@@ -373,23 +399,7 @@ class CategoricalHMM(BaseHMM):
                     f"{n_categories - 1}. Give n_categories= in the constructor where later data "
                     "may hold more."
                 )
-        small = max(self.n_categories_) <= np.iinfo(np.int16).max
-        codes = np.empty(X.shape, np.int16 if small else np.int32)
-        for rows in _blocks(len(X)):
-            codes[rows] = np.nan_to_num(X[rows], nan=MISSING)
         return sequences._replace(X=codes)
-
-    def _check_whole(self, X) -> None:
-        for rows in _blocks(len(X)):
-            whole = (X[rows] == np.floor(X[rows])) | np.isnan(X[rows])
-            if whole.all():
-                continue
-            row, column = np.argwhere(~whole)[0]
-            row += rows.start
-            raise ValueError(
-                f"{type(self).__name__} needs integer codes: X has {X[row, column]} at row {row}, "
-                f"column {column}. sklearn.preprocessing.OrdinalEncoder makes codes of categories."
-            )
 
     def _count_categories(self, largest: np.ndarray) -> np.ndarray:
         if self.n_categories is None and self.emissionprob_init is None:
@@ -452,11 +462,6 @@ class CategoricalHMM(BaseHMM):
     def _set_emission(self, emission):
         tables = emission.tables
         self.emissionprob_ = tables[0] if len(tables) == 1 else list(tables)
-
-
-def _blocks(n_rows: int) -> Iterator[slice]:
-    """Rows whose temporaries stay small, however large X is."""
-    return (slice(start, start + BLOCK_ROWS) for start in range(0, n_rows, BLOCK_ROWS))
 
 
 def _check_tables(value, name: str, n_states: int, n_categories) -> tuple[np.ndarray, ...]:

@@ -3,7 +3,8 @@
     p(x_1..x_n) = sum over paths s of prod_t p(s_t | s_{t-1}) p(x_t | s_t)
 
 The chain never sees data, only ``log_obs[t, k] = log p(x_t | s_t = k)``, so every emission family
-shares the recursions of ``_forward_backward.pyx``.
+shares the recursions of ``_forward_backward.pyx``.  A family whose densities the kernels can work
+out themselves hands them a `Source` in place of the array.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from sklseq.hmm._list_viterbi import list_viterbi
 # and a multiple of the lanes times the chunks that the kernels cut.
 SCORE_BLOCK = 16_288
 
+SOURCE_SHARD_STEPS = 65_536  # of a shard whose evidence the kernels work out block by block
+
 
 class Emission(ABC):
     """A family p(x | s) of K states, as a value."""
@@ -40,6 +43,19 @@ class Emission(ABC):
     @abstractmethod
     def statistics(self, X, posteriors) -> tuple:
         """Expected sufficient statistics under `posteriors` (n_steps, K); they add."""
+
+    @property
+    def has_source(self) -> bool:
+        """Whether `source` gives one, at least of rows without missing entries."""
+        return False
+
+    def source(self, X) -> kernels.Source | None:
+        """What the kernels work out log_prob and statistics from; None: only as arrays."""
+        return None
+
+    def statistics_of_source(self, sums) -> tuple:
+        """`statistics` from the sums that a kernel made of a `source`."""
+        raise NotImplementedError
 
     @abstractmethod
     def m_step(self, statistics) -> Emission:
@@ -187,10 +203,19 @@ class HMM:
     def n_components(self) -> int:
         return len(self.startprob)
 
+    @property
+    def shard_steps(self) -> int | None:
+        """Steps of a shard: large ones where the kernels need no array of the shard's size."""
+        few = self.n_components <= kernels.MOST_STATES_OF_A_SOURCE
+        return SOURCE_SHARD_STEPS if few and self.emission.has_source else None
+
     # -- learning
 
     def e_step(self, X, offsets, states=None) -> tuple[ChainStatistics, float]:
         """Baum-Welch expectations (Rabiner 1989, eqs. 27, 37 and 38), given known `states`."""
+        source = self._source(X, states)
+        if source is not None:
+            return self._e_step_of_source(source, offsets)
         with scratch(X.shape[0], self.n_components) as posteriors:
             transitions, log_likelihoods = self._smooth(X, offsets, posteriors, states)
             statistics = ChainStatistics(
@@ -204,16 +229,31 @@ class HMM:
     def part(self, rows: slice) -> HMM:
         return self
 
+    def _e_step_of_source(self, source, offsets) -> tuple[ChainStatistics, float]:
+        """The same in one pass, which leaves no posteriors."""
+        starts, ends = np.empty((2, len(offsets) - 1, self.n_components))
+        transitions = np.zeros_like(self.transmat)
+        sums, totals = np.zeros(source.n_statistics), np.empty(len(starts))
+        kernels.expected_statistics(
+            self.startprob, self.transmat, source, offsets, starts, ends, transitions, sums, totals
+        )
+        statistics = ChainStatistics(
+            starts.sum(axis=0), transitions, ends.sum(axis=0),
+            self.emission.statistics_of_source(sums),
+        )  # fmt: skip
+        return statistics, float(totals.sum())
+
     def m_step(self, statistics: ChainStatistics) -> HMM:
         """Rabiner 1989, eqs. 40a and 40b, with held entries; the family does the rest.
 
         The posterior mode under Dirichlet priors: their counts are added.
         """
         emission = self.emission.m_step(statistics.emission)
-        statistics = statistics._replace(
-            starts=self._with_prior("startprob", statistics.starts),
-            transitions=self._with_prior("transmat", statistics.transitions),
-        )
+        if self.pseudo_counts:
+            statistics = statistics._replace(
+                starts=self._with_prior("startprob", statistics.starts),
+                transitions=self._with_prior("transmat", statistics.transitions),
+            )
         transmat = estimate_rows(
             statistics.transitions, self.transmat, self.held.get("transmat")
         )
@@ -224,7 +264,9 @@ class HMM:
             startprob = estimate_rows(
                 statistics.starts[None], self.startprob[None], self.held.get("startprob")
             )[0]
-        return replace(self, startprob=startprob, transmat=transmat, emission=emission)
+        return HMM(
+            startprob, transmat, emission, self.stationary, self.held, self.pseudo_counts
+        )
 
     def moved(self, statistics: ChainStatistics, target: HMM) -> ChainStatistics:
         """Statistics of this model's E-step in the form of `target`'s."""
@@ -266,6 +308,24 @@ class HMM:
 
     # -- inference: thin covers of the kernels
 
+    def _source(self, X, states=None) -> kernels.Source | None:
+        """The emission as a source of evidence: for few states, none of them known."""
+        if self.n_components > kernels.MOST_STATES_OF_A_SOURCE:
+            return None
+        if states is not None and np.any(states >= 0):
+            return None
+        return self.emission.source(X)
+
+    @contextmanager
+    def _evidence(self, X, states=None) -> Iterator[np.ndarray | kernels.Source]:
+        """What the chain sees of X: a source, or else `_log_obs`."""
+        source = self._source(X, states)
+        if source is not None:
+            yield source
+            return
+        with self._log_obs(X, states) as log_obs:
+            yield log_obs
+
     @contextmanager
     def _log_obs(self, X, states=None) -> Iterator[np.ndarray]:
         """log p(x_t | s_t = k) (n, K), for the length of the ``with`` block.
@@ -284,9 +344,9 @@ class HMM:
         """(P(s_t | x_1..x_t) (n, K), log p(x_t | x_<t) (n,))."""
         filtered = np.empty((X.shape[0], self.n_components))
         log_increments = np.empty(len(filtered))
-        with self._log_obs(X, states) as log_obs:
+        with self._evidence(X, states) as evidence:
             kernels.forward(
-                self.startprob, self.transmat, log_obs, offsets, filtered, log_increments
+                self.startprob, self.transmat, evidence, offsets, filtered, log_increments
             )
         return filtered, log_increments
 
@@ -295,6 +355,10 @@ class HMM:
         n_states = self.n_components
         totals = np.empty(len(offsets) - 1)
         final = np.empty((len(offsets) - 1, n_states))
+        source = self._source(X)
+        if source is not None:
+            kernels.log_likelihood(self.startprob, self.transmat, source, offsets, totals, final)
+            return totals, final
         size = SCORE_BLOCK if n_states <= 16 else max(1024, SCORE_BLOCK * 16 // n_states)
         if X.shape[0] <= size or len(offsets) > 2:
             with self._log_obs(X) as log_obs:
@@ -323,9 +387,9 @@ class HMM:
         """OUT posteriors (n, K). (expected transitions (K, K), log p(x) of each sequence (S,))."""
         transitions = np.zeros_like(self.transmat)
         totals = np.empty(len(offsets) - 1)
-        with self._log_obs(X, states) as log_obs:
+        with self._evidence(X, states) as evidence:
             kernels.forward_backward(
-                self.startprob, self.transmat, log_obs, offsets, posteriors, transitions, totals
+                self.startprob, self.transmat, evidence, offsets, posteriors, transitions, totals
             )
         return transitions, totals
 
@@ -347,8 +411,8 @@ class HMM:
         totals = np.empty(len(offsets) - 1)
         with np.errstate(divide="ignore"):
             log_start, log_trans = np.log(self.startprob), np.log(self.transmat)
-        with self._log_obs(X) as log_obs:
-            kernels.viterbi(log_start, log_trans, log_obs, offsets, states, totals)
+        with self._evidence(X) as evidence:
+            kernels.viterbi(log_start, log_trans, evidence, offsets, states, totals)
         return states, totals
 
     def best_paths(self, X, offsets, n_paths: int) -> tuple[np.ndarray, np.ndarray]:

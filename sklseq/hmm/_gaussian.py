@@ -21,6 +21,7 @@ from sklseq._covariance import (
 from sklseq._validation import check_choice, check_parameter_array
 from sklseq.hmm._base import BaseHMM
 from sklseq.hmm._chain import Emission, LogTails, Parameter
+from sklseq.hmm._forward_backward import gaussian_source
 
 BISECTIONS = 64  # halvings of an interval until its ends are neighbours
 
@@ -46,12 +47,27 @@ class GaussianEmission(Emission):
     def statistics(self, X, posteriors) -> GaussianMoments:
         return self.type.moments(X, posteriors, self.means, self.covars)
 
+    @property
+    def has_source(self):
+        return True
+
+    def source(self, X):
+        if self.type.is_matrix and np.isnan(np.min(X)):  # NaN passes through min
+            return None  # rows missing in part have densities by pattern
+        spread = self.type.spread(self.covars, *self.means.shape)
+        return gaussian_source(X, self.means, spread.reshape(-1), self.type.is_matrix)
+
+    def statistics_of_source(self, sums) -> GaussianMoments:
+        return self.type.from_sums(sums, *self.means.shape)
+
     def m_step(self, statistics: GaussianMoments) -> GaussianEmission:
         """Weighted mean and covariance of each state (Rabiner 1989, eqs. 53 and 54)."""
         means, covars = self.type.m_step(
             statistics, self.means, self.covars, self.floor, held=self.held, prior=self.prior
         )
-        return replace(self, means=means, covars=covars)
+        return GaussianEmission(
+            means, covars, self.covariance_type, self.floor, self.held, self.prior
+        )
 
     def log_prior(self):
         return self.type.log_prior(self.prior, self.means, self.covars)

@@ -6,45 +6,9 @@
  * reads -inf, which makes its evidence, and all that follows, exactly 0.
  */
 
-/* Log-densities of one step to evidence b = exp(x - shift); returns the shift. */
-INLINE vec FN(evidence)(const int K, const vec *row, vec *b)
-{
-    const vec one = FN(splat)(1.0), zero = FN(splat)(0.0), lowest = FN(splat)(-DBL_MAX);
-    vec largest = row[0];
-    UNROLL for (int k = 1; k < K; k++) largest = FN(max)(largest, row[k]);
-    const vec shift = FN(min)(FN(max)(largest, lowest), FN(splat)(EVIDENCE_CAP));
-    if (K <= 2) { /* the larger of two is exp(0): one exponential instead of two */
-        const vec top = FN(select)(FN(less)(largest, lowest), zero, one);
-        if (K == 2) {
-            const vec other = FN(exp_negative)(FN(min)(row[0], row[1]) - shift);
-            const mask first_is_less = FN(less)(row[0], row[1]);
-            b[0] = FN(select)(first_is_less, other, top);
-            b[1] = FN(select)(first_is_less, top, other);
-        } else {
-            b[0] = top;
-        }
-    } else {
-        UNROLL for (int k = 0; k < K; k++) b[k] = FN(exp_negative)(row[k] - shift);
-    }
-    return shift;
-}
-
-INLINE void FN(read_block)(const int K, const lane_group *g, ptrdiff_t t0, ptrdiff_t n, vec *out)
-{
-    const double *streams[W];
-    ptrdiff_t lengths[W];
-    for (int l = 0; l < W; l++) {
-        const int used = l < g->n_items;
-        streams[l] = used ? g->items[l]->log_obs + t0 * K : NULL;
-        lengths[l] = used ? (g->items[l]->length - t0) * K : 0;
-        if (lengths[l] < 0) lengths[l] = 0;
-    }
-    FN(gather)(streams, lengths, n * K, -INFINITY, out);
-}
-
 /* Rows t0..t0+n of the lanes' cores, to `out` (N, K). */
-INLINE void FN(write_block)(const int K, const lane_group *g, ptrdiff_t t0, ptrdiff_t n,
-                            const vec *in, double *out)
+APART void FN(write_block)(ptrdiff_t K, const lane_group *g, ptrdiff_t t0, ptrdiff_t n,
+                           const vec *in, double *out)
 {
     double *streams[W];
     ptrdiff_t first[W], last[W];
@@ -61,7 +25,7 @@ INLINE void FN(write_block)(const int K, const lane_group *g, ptrdiff_t t0, ptrd
 }
 
 /* What each lane keeps of the block that the forward recursion has just done. */
-static void FN(harvest)(const chain *c, lane_group *g, ptrdiff_t t0, ptrdiff_t n, const vec *alpha,
+APART void FN(harvest)(const chain *c, lane_group *g, ptrdiff_t t0, ptrdiff_t n, const vec *alpha,
                         const vec *sums, const vec *shift, const bits *exponent, mask lost)
 {
     const ptrdiff_t K = c->K;
@@ -84,7 +48,7 @@ static void FN(harvest)(const chain *c, lane_group *g, ptrdiff_t t0, ptrdiff_t n
                 if (s < lane_least) lane_least = s;
             }
         }
-        if (!(lane_least >= SUM_FLOOR) || (c->kind != CHAIN_MIXING && FN(mask_lane)(lost, l)))
+        if (!(lane_least >= SUM_FLOOR) || FN(mask_lane)(lost, l))
             one->bad = 1;
 
         const ptrdiff_t core_end = one->lead + one->core - t0;
@@ -119,28 +83,28 @@ static void FN(harvest)(const chain *c, lane_group *g, ptrdiff_t t0, ptrdiff_t n
 }
 
 /* Filtered probabilities and increments of a block, for the caller. */
-INLINE void FN(write_filtered)(const int K, lane_group *g, ptrdiff_t t0, ptrdiff_t n, vec *alpha,
-                               const vec *sums, const vec *shift, const vec *before, double *filtered,
-                               double *log_increments)
+APART void FN(write_filtered)(ptrdiff_t K, lane_group *g, ptrdiff_t t0, ptrdiff_t n, vec *alpha,
+                              const vec *sums, const vec *shift, const vec *before,
+                              double *filtered, double *log_increments)
 {
     vec increments[BLOCK];
     for (ptrdiff_t t = 0; t < n; t++) {
         const vec inverse = 1.0 / sums[t];
-        UNROLL for (int k = 0; k < K; k++) alpha[t * K + k] *= inverse;
+        for (ptrdiff_t k = 0; k < K; k++) alpha[t * K + k] *= inverse;
         increments[t] = FN(log_positive)(sums[t] / before[t]) + shift[t];
     }
     FN(write_block)(K, g, t0, n, alpha, filtered);
     FN(write_block)(1, g, t0, n, increments, log_increments);
 }
 
-/* The forward recursion of one group.  mode SMOOTH keeps a_t and b_t c_t of the whole run in
- * g->alpha and g->evidence; FILTER writes the filtered probabilities. */
-INLINE void FN(forward_lanes)(const int K, const int mode, const chain *c, lane_group *g)
+/* The forward recursion of one group; to `smooth` it keeps a_t and b_t c_t of the whole run in g->alpha
+ * and g->evidence, else it writes the filtered probabilities if the caller wants them. */
+INLINE void FN(forward_lanes)(const int K, const int smooth, const chain *c, lane_group *g)
 {
     vec start[LANE_STATES], a[LANE_STATES];
     vec shift[BLOCK + 5], sums[BLOCK + 11], before[BLOCK + 17]; /* not 4096 bytes apart */
     bits exponent[BLOCK];
-    const vec state_floor = FN(splat)(STATE_FLOOR), zero = FN(splat)(0.0);
+    const vec state_floor = FN(splat)(c->floor), zero = FN(splat)(0.0);
     const double *transmat = c->transmat;
     vec sum = FN(splat)(1.0);
     for (int k = 0; k < K; k++) {
@@ -153,19 +117,23 @@ INLINE void FN(forward_lanes)(const int K, const int mode, const chain *c, lane_
     const ptrdiff_t longest = g->items[0]->length;
     for (ptrdiff_t t0 = 0; t0 < longest; t0 += BLOCK) {
         const ptrdiff_t n = longest - t0 < BLOCK ? longest - t0 : BLOCK;
-        vec *b = mode == SMOOTH ? (vec *)g->evidence + t0 * K : (vec *)g->block;
-        vec *alpha = mode == SMOOTH ? (vec *)g->alpha + t0 * K : b;
+        vec *b = smooth ? (vec *)g->evidence + t0 * K : (vec *)g->block;
+        vec *alpha = smooth ? (vec *)g->alpha + t0 * K : b;
         mask lost = FN(less)(zero, zero);
-        FN(read_block)(K, g, t0, n, b);
+        const int ready = FN(read_block)(K, c, g, t0, n, b, shift);
         /* The exponentials do not wait for the recursion, so they fill its latency. */
         for (ptrdiff_t t = 0; t < n; t++) {
             vec *row = b + t * K, *out = alpha + t * K;
             vec predicted[LANE_STATES], evidence[LANE_STATES];
-            shift[t] = FN(evidence)(K, row, evidence);
+            if (ready) {
+                UNROLL for (int k = 0; k < K; k++) evidence[k] = row[k];
+            } else {
+                shift[t] = FN(evidence)(K, row, evidence);
+            }
             const bits power = FN(biased_exponent)(sum);
             const vec scale = FN(inverse_power)(power);
             exponent[t] = power;
-            if (mode == FILTER) before[t] = sum * scale;
+            if (!smooth) before[t] = sum * scale;
             if (t0 + t == 0) {
                 UNROLL for (int j = 0; j < K; j++) predicted[j] = start[j];
             } else {
@@ -174,19 +142,26 @@ INLINE void FN(forward_lanes)(const int K, const int mode, const chain *c, lane_
                     UNROLL for (int j = 0; j < K; j++)
                         predicted[j] += a[i] * transmat[i * K + j];
             }
+            vec least;
             sum = zero;
             UNROLL for (int j = 0; j < K; j++) {
                 const vec scaled = evidence[j] * scale;
                 a[j] = predicted[j] * scaled;
-                lost |= FN(less)(a[j], state_floor) & FN(less)(zero, FN(min)(predicted[j], scaled));
+                least = j == 0 ? a[j] : FN(min)(least, a[j]);
                 sum += a[j];
-                if (mode == SMOOTH) row[j] = scaled;
+                evidence[j] = scaled;
+                if (smooth) row[j] = scaled;
                 out[j] = a[j];
             }
             sums[t] = sum;
+            if (FN(any)(FN(less)(least, state_floor))) { /* lost, or impossible in itself? */
+                UNROLL for (int j = 0; j < K; j++)
+                    lost |= FN(less)(a[j], state_floor)
+                            & FN(less)(zero, FN(min)(predicted[j], evidence[j]));
+            }
         }
         FN(harvest)(c, g, t0, n, alpha, sums, shift, exponent, lost);
-        if (mode == FILTER)
+        if (!smooth && c->filtered != NULL)
             FN(write_filtered)(K, g, t0, n, alpha, sums, shift, before, c->filtered,
                                c->log_increments);
     }
@@ -224,7 +199,7 @@ TILES(1) TILES(2) TILES(3) TILES(4) TILES(5)
 static void (*const FN(tiles)[5][5])(ptrdiff_t, ptrdiff_t, const vec *, const vec *, vec *) = {
     TILE_ROW(1), TILE_ROW(2), TILE_ROW(3), TILE_ROW(4), TILE_ROW(5)};
 
-static void FN(outer_products)(int K, ptrdiff_t n, const vec *a, const vec *u, vec *products)
+APART void FN(outer_products)(int K, ptrdiff_t n, const vec *a, const vec *u, vec *products)
 {
     const int parts = (K + 4) / 5, size = (K + parts - 1) / parts;
     for (int i = 0; i < K; i += size)
@@ -235,7 +210,7 @@ static void FN(outer_products)(int K, ptrdiff_t n, const vec *a, const vec *u, v
 }
 
 /* u_t = 0 for steps that are not a lane's own: its warm-up and what follows its core. */
-static void FN(keep_core)(int K, const lane_group *g, ptrdiff_t t0, ptrdiff_t n, vec *u)
+APART void FN(keep_core)(int K, const lane_group *g, ptrdiff_t t0, ptrdiff_t n, vec *u)
 {
     for (int l = 0; l < g->n_items; l++) {
         const item *one = g->items[l];
@@ -248,11 +223,16 @@ static void FN(keep_core)(int K, const lane_group *g, ptrdiff_t t0, ptrdiff_t n,
     }
 }
 
-/* Posteriors at the two ends of a chunk, for the check against its neighbours. */
-static void FN(harvest_posteriors)(int K, lane_group *g, ptrdiff_t t0, ptrdiff_t n, const vec *gamma)
+/* Posteriors at the start of a sequence, and at the two ends of a chunk, for the check against its
+ * neighbours. */
+APART void FN(harvest_posteriors)(int K, const chain *c, lane_group *g, ptrdiff_t t0, ptrdiff_t n,
+                                  const vec *gamma)
 {
     for (int l = 0; l < g->n_items; l++) {
         const item *one = g->items[l];
+        if (c->starts != NULL && t0 == 0 && one->lead == 0)
+            for (int k = 0; k < K; k++)
+                c->starts[one->sequence * K + k] = ((const double *)(gamma + k))[l];
         if (one->edges == NULL) continue;
         const ptrdiff_t places[2] = {one->lead - t0, one->lead + one->core - t0};
         for (int side = 0; side < 2; side++) {
@@ -278,7 +258,8 @@ INLINE void FN(backward_lanes)(const int K, const chain *c, lane_group *g)
         if (one->lead + one->core < shortest_core) shortest_core = one->lead + one->core;
         if (one->lead > longest_lead) longest_lead = one->lead;
     }
-    for (int k = 0; k < K * K; k++) products[k] = zero;
+    const ptrdiff_t n_products = K * K + c->n_lane_sums;
+    for (ptrdiff_t i = 0; i < n_products; i++) products[i] = zero;
     UNROLL for (int k = 0; k < K; k++) beta[k] = zero;
     const ptrdiff_t longest = g->items[0]->length;
     int next = 0; /* the first lane that has not yet begun */
@@ -303,9 +284,13 @@ INLINE void FN(backward_lanes)(const int K, const chain *c, lane_group *g)
             UNROLL for (int j = 1; j < K; j++)
                 UNROLL for (int i = 0; i < K; i++) beta[i] += ahead[j] * transmat[i * K + j];
         }
-        FN(harvest_posteriors)(K, g, t0, n, gamma);
-        FN(write_block)(K, g, t0, n, gamma, c->filtered);
-        if (t0 < longest_lead || t0 + n > shortest_core) FN(keep_core)(K, g, t0, n, u);
+        FN(harvest_posteriors)(K, c, g, t0, n, gamma);
+        if (c->filtered != NULL) FN(write_block)(K, g, t0, n, gamma, c->filtered);
+        if (t0 < longest_lead || t0 + n > shortest_core) {
+            FN(keep_core)(K, g, t0, n, u);
+            if (c->absorb) FN(keep_core)(K, g, t0, n, gamma);
+        }
+        if (c->absorb) FN(absorb_block)(K, c, g, t0, n, gamma, products + K * K);
         const ptrdiff_t skip = t0 == 0; /* no transition into the first step */
         FN(outer_products)(K, n - skip, alpha + (skip - 1) * K, u + skip * K, products);
     }
@@ -314,38 +299,50 @@ INLINE void FN(backward_lanes)(const int K, const chain *c, lane_group *g)
     for (int l = 0; l < W; l++)
         good[l] = l < g->n_items && !g->items[l]->bad && g->items[l]->edges == NULL;
     const mask counted = FN(less)(zero, FN(load)(good));
-    for (int k = 0; k < K * K; k++)
-        ((vec *)g->totals)[k] += FN(select)(counted, products[k], zero);
+    for (ptrdiff_t i = 0; i < n_products; i++)
+        ((vec *)g->totals)[i] += FN(select)(counted, products[i], zero);
     for (int l = 0; l < g->n_items; l++) {
         if (g->items[l]->edges == NULL) continue;
-        for (int k = 0; k < K * K; k++)
-            g->items[l]->products[k] += ((const double *)(products + k))[l];
+        for (ptrdiff_t i = 0; i < n_products; i++)
+            g->items[l]->products[i] += ((const double *)(products + i))[l];
     }
 }
 
 /* ---- Viterbi --------------------------------------------------------------------------- */
 
-/* Back-pointers of W lanes, a byte each. */
-INLINE void FN(store_bytes)(uint8_t *out, bits x)
-{
+/* Back-pointers of W lanes; with AVX-512 of two bytes, which is half of the work on them. */
 #if W == 8
-    _mm_storel_epi64((__m128i *)out, _mm512_cvtepi64_epi8((__m512i)x));
+#define pointers_of_lanes __m128i
+INLINE __m128i FN(pointers_to)(int i) { return _mm_set1_epi16((short)i); }
+INLINE __m128i FN(choose)(mask m, __m128i a, __m128i b) { return _mm_mask_blend_epi16(m, b, a); }
+INLINE void FN(store_pointers)(uint8_t *out, __m128i x)
+{
+    _mm_storel_epi64((__m128i *)out, _mm_packus_epi16(x, x));
+}
 #else
+#define pointers_of_lanes bits
+INLINE bits FN(pointers_to)(int i) { return FN(to_bits)(FN(splat)(0.0)) + (uint64_t)i; }
+INLINE bits FN(choose)(mask m, bits a, bits b) { return (a & m) | (b & ~m); }
+INLINE void FN(store_pointers)(uint8_t *out, bits x)
+{
     for (int l = 0; l < W; l++) out[l] = (uint8_t)((const uint64_t *)&x)[l];
-#endif
 }
+#endif
 
-INLINE bits FN(select_bits)(mask m, bits a, bits b)
+/* x + y.  `one` is 1: with AVX-512 a multiply-and-add runs beside the maxima and comparisons, which
+ * a plain addition would compete with (same rounding, same bits). */
+INLINE vec FN(add_beside)(vec x, double y, vec one)
 {
 #if W == 8
-    return (bits)_mm512_mask_blend_epi64(m, (__m512i)b, (__m512i)a);
+    return (vec)_mm512_fmadd_pd((__m512d)x, (__m512d)one, _mm512_set1_pd(y));
 #else
-    return (a & m) | (b & ~m);
+    (void)one;
+    return x + y;
 #endif
 }
 
-static void FN(harvest_viterbi)(ptrdiff_t K, lane_group *g, ptrdiff_t t0, ptrdiff_t n,
-                                const vec *delta, const vec *shift)
+APART void FN(harvest_viterbi)(ptrdiff_t K, lane_group *g, ptrdiff_t t0, ptrdiff_t n,
+                               const vec *delta, const vec *shift)
 {
     vec block_shift = FN(splat)(0.0);
     for (ptrdiff_t t = 0; t < n; t++) block_shift += shift[t];
@@ -386,7 +383,7 @@ INLINE void FN(viterbi_lanes)(const int K, const chain *c, lane_group *g)
     vec *block = (vec *)g->block;
     uint8_t *pointers = g->pointers;
     const double *log_transmat = c->transmat;
-    const vec lowest = FN(splat)(-DBL_MAX);
+    const vec lowest = FN(splat)(-DBL_MAX), one = FN(splat)(g->inverse_sum[0]);
     for (int k = 0; k < K; k++) {
         double lanes[W];
         for (int l = 0; l < W; l++)
@@ -397,23 +394,28 @@ INLINE void FN(viterbi_lanes)(const int K, const chain *c, lane_group *g)
     const ptrdiff_t longest = g->items[0]->length;
     for (ptrdiff_t t0 = 0; t0 < longest; t0 += BLOCK) {
         const ptrdiff_t n = longest - t0 < BLOCK ? longest - t0 : BLOCK;
-        FN(read_block)(K, g, t0, n, block);
+        FN(read_block)(K, c, g, t0, n, block, NULL);
         for (ptrdiff_t t = 0; t < n; t++) {
-            vec *row = block + t * K, value[LANE_STATES];
-            vec largest;
+            vec *row = block + t * K, value[LANE_STATES], largest;
+            uint8_t *to = pointers + (t0 + t) * K * W;
             UNROLL for (int j = 0; j < K; j++) {
-                vec best = delta[0] + log_transmat[j];
-                bits from = FN(to_bits)(FN(splat)(0.0));
+                vec best = FN(add_beside)(delta[0], log_transmat[j], one);
+                pointers_of_lanes from = FN(pointers_to)(0);
                 UNROLL for (int i = 1; i < K; i++) {
-                    const vec candidate = delta[i] + log_transmat[i * K + j];
+                    const vec candidate = FN(add_beside)(delta[i], log_transmat[i * K + j], one);
                     const mask better = FN(less)(best, candidate);
                     best = FN(max)(best, candidate);
-                    from = FN(select_bits)(better, FN(to_bits)(FN(splat)(0.0)) + (uint64_t)i, from);
+                    from = FN(choose)(better, FN(pointers_to)(i), from);
                 }
-                if (t0 + t == 0) best = start[j];
-                value[j] = best + row[j];
+                value[j] = best;
+                FN(store_pointers)(to + j * W, from);
+            }
+            if (t0 + t == 0) { /* there was nothing before, and nobody will follow the pointers */
+                UNROLL for (int j = 0; j < K; j++) value[j] = start[j];
+            }
+            UNROLL for (int j = 0; j < K; j++) {
+                value[j] += row[j];
                 largest = j == 0 ? value[j] : FN(max)(largest, value[j]);
-                FN(store_bytes)(pointers + ((t0 + t) * K + j) * W, from);
             }
             shift[t] = largest;
             largest = FN(max)(largest, lowest);
@@ -421,12 +423,17 @@ INLINE void FN(viterbi_lanes)(const int K, const chain *c, lane_group *g)
         }
         FN(harvest_viterbi)(K, g, t0, n, block, shift);
     }
-    /* All lanes walk back together, to hide the latency of the pointers. */
-    ptrdiff_t state[W];
+}
+
+/* ---- walking back ---------------------------------------------------------------------- */
+
+/* All lanes walk back together, to hide the latency of the pointers. */
+APART void FN(follow_pointers)(ptrdiff_t K, const chain *c, lane_group *g)
+{
+    ptrdiff_t state[W] = {0};
     int active = 0;
-    for (int l = 0; l < W; l++) state[l] = 0;
-    for (ptrdiff_t t = longest - 1; t >= 0; t--) {
-        const uint8_t *row = pointers + t * K * W;
+    for (ptrdiff_t t = g->items[0]->length - 1; t >= 0; t--) {
+        const uint8_t *row = g->pointers + t * K * W;
         while (active < g->n_items && g->items[active]->length == t + 1) {
             state[active] = g->best[active];
             active++;
@@ -444,21 +451,51 @@ INLINE void FN(viterbi_lanes)(const int K, const chain *c, lane_group *g)
 
 /* ---- instances ------------------------------------------------------------------------- */
 
-#define LANE_INSTANCE(K)                                                                          \
-    static void FN(score_##K)(const chain *c, lane_group *g) { FN(forward_lanes)(K, SCORE, c, g); } \
-    static void FN(filter_##K)(const chain *c, lane_group *g) { FN(forward_lanes)(K, FILTER, c, g); } \
-    static void FN(smooth_##K)(const chain *c, lane_group *g)                                     \
-    {                                                                                             \
-        FN(forward_lanes)(K, SMOOTH, c, g);                                                       \
-        FN(backward_lanes)(K, c, g);                                                              \
-    }                                                                                             \
-    static void FN(viterbi_##K)(const chain *c, lane_group *g) { FN(viterbi_lanes)(K, c, g); }
-FOR_LANE_STATES(LANE_INSTANCE)
-#define LANE_ENTRY(K) {FN(score_##K), FN(filter_##K), FN(smooth_##K), FN(viterbi_##K)},
-static const lane_kernel FN(lane_kernels)[LANE_STATES][4] = {FOR_LANE_STATES(LANE_ENTRY)};
+/* How many of a number of states are constants of an instance: two doubles at a time leave little to
+ * gain by it from some size on, so the rest shares one instance. */
+#if W >= 4
+#define FOR_OWN_INSTANCE(X) FOR_LANE_STATES(X)
+#else
+#define FOR_OWN_INSTANCE(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8)
+#endif
 
+#define INSTANCE(NAME, STATES)                                                                       \
+    static void FN(forward_##NAME)(const chain *c, lane_group *g)                               \
+    {                                                                                           \
+        FN(forward_lanes)(STATES, 0, c, g);                                                          \
+    }                                                                                           \
+    static void FN(smooth_##NAME)(const chain *c, lane_group *g)                                \
+    {                                                                                           \
+        FN(forward_lanes)(STATES, 1, c, g);                                                          \
+        FN(backward_lanes)(STATES, c, g);                                                            \
+    }                                                                                           \
+    static void FN(viterbi_##NAME)(const chain *c, lane_group *g)                               \
+    {                                                                                           \
+        FN(viterbi_lanes)(STATES, c, g);                                                             \
+        FN(follow_pointers)(c->K, c, g);                                                        \
+    }
+#define ENTRY(NAME) {FN(forward_##NAME), FN(forward_##NAME), FN(smooth_##NAME), FN(viterbi_##NAME)}
+#define OWN_INSTANCE(K) INSTANCE(K, K)
+#define OWN_ENTRY(K) ENTRY(K),
+FOR_OWN_INSTANCE(OWN_INSTANCE)
+#if W < 4
+INSTANCE(any, (int)c->K)
+#define SHARED ENTRY(any)
+#define SHARED_ENTRIES SHARED, SHARED, SHARED, SHARED, SHARED, SHARED, SHARED, SHARED
+#else
+#define SHARED_ENTRIES
+#endif
+static const lane_kernel FN(lane_kernels)[LANE_STATES][4] = {FOR_OWN_INSTANCE(OWN_ENTRY)
+                                                                 SHARED_ENTRIES};
+
+#undef pointers_of_lanes
 #undef TILE
 #undef TILES
 #undef TILE_ROW
-#undef LANE_INSTANCE
-#undef LANE_ENTRY
+#undef FOR_OWN_INSTANCE
+#undef INSTANCE
+#undef ENTRY
+#undef OWN_INSTANCE
+#undef OWN_ENTRY
+#undef SHARED
+#undef SHARED_ENTRIES

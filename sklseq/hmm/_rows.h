@@ -122,18 +122,33 @@ static void FN(times_panels)(ptrdiff_t K, int n_rows, const double *x, const dou
     }
 }
 
-/* Evidence of one step, padded with 0; returns the shift (-DBL_MAX if impossible). */
-static double FN(evidence_padded)(ptrdiff_t K, const double *row, double *out)
+/* The log-densities of a step of an item. */
+INLINE const double *FN(row)(const chain *c, const item *one, ptrdiff_t t)
 {
-    vec largest = FN(splat)(-DBL_MAX);
-    for (ptrdiff_t k = 0; k < K; k += W)
-        largest = FN(max)(largest, FN(load_part)(row + k, K - k, -INFINITY));
-    double shift = FN(largest)(largest);
-    if (shift > EVIDENCE_CAP) shift = EVIDENCE_CAP;
-    for (ptrdiff_t k = 0; k < K; k += W)
-        FN(store)(out + k,
-                  FN(exp_negative)(FN(load_part)(row + k, K - k, -INFINITY) - FN(splat)(shift)));
-    return shift;
+    return c->source->rows + (one->row + t) * c->K;
+}
+
+/* OUT out (n_items, pitch), padded with 0, and shifts (-DBL_MAX if impossible): evidence of step t of
+ * the items.  All exponentials stand in one loop, so that they hide each other's latency. */
+static void FN(evidence_of_step)(const chain *c, item *const *items, int n_items, ptrdiff_t t,
+                                 double *out, double *shifts)
+{
+    const ptrdiff_t K = c->K, pitch = PITCH(K);
+    for (int r = 0; r < n_items; r++) {
+        const double *row = FN(row)(c, items[r], t);
+        vec largest = FN(splat)(-DBL_MAX);
+        for (ptrdiff_t k = 0; k < K; k += W)
+            largest = FN(max)(largest, FN(load_part)(row + k, K - k, -INFINITY));
+        shifts[r] = FN(largest)(largest);
+        if (shifts[r] > EVIDENCE_CAP) shifts[r] = EVIDENCE_CAP;
+    }
+    for (int r = 0; r < n_items; r++) {
+        const double *row = FN(row)(c, items[r], t);
+        const vec shift = FN(splat)(shifts[r]);
+        for (ptrdiff_t k = 0; k < K; k += W)
+            FN(store)(out + r * pitch + k,
+                      FN(exp_negative)(FN(load_part)(row + k, K - k, -INFINITY) - shift));
+    }
 }
 
 /* The forward recursion of one group; mode as in _lanes.h.  SMOOTH leaves a_t in c->filtered and the
@@ -142,8 +157,8 @@ static void FN(forward_rows)(int mode, const chain *c, lane_group *g)
 {
     const ptrdiff_t K = c->K, pitch = PITCH(K), longest = g->items[0]->length;
     double *current = g->block, *predicted = current + ROWS * pitch;
-    double *evidence = predicted + ROWS * pitch;
-    double sums[ROWS];
+    double *evidence_of_items = predicted + ROWS * pitch;
+    double sums[ROWS], shifts[ROWS];
     compensated totals[ROWS];
     int active = g->n_items;
     for (int r = 0; r < active; r++) {
@@ -152,14 +167,15 @@ static void FN(forward_rows)(int mode, const chain *c, lane_group *g)
     }
     for (ptrdiff_t t = 0; t < longest; t++) {
         while (g->items[active - 1]->length <= t) active--;
+        FN(evidence_of_step)(c, g->items, active, t, evidence_of_items, shifts);
         if (t > 0) FN(times_panels)(K, active, current, c->panels, predicted);
         for (int r = 0; r < active; r++) {
             item *one = g->items[r];
             double *a = current + r * pitch, *p = predicted + r * pitch;
-            const double shift = FN(evidence_padded)(K, one->log_obs + t * K, evidence);
+            const double *evidence = evidence_of_items + r * pitch, shift = shifts[r];
             const int exponent = exponent_of(sums[r]);
             const double scale = power_of_two(-exponent), before = sums[r] * scale;
-            const vec floor = FN(splat)(STATE_FLOOR), zero = FN(splat)(0.0);
+            const vec floor = FN(splat)(c->floor), zero = FN(splat)(0.0);
             mask lost = FN(less)(zero, zero);
             vec sum = zero;
             if (t == 0)
@@ -174,7 +190,7 @@ static void FN(forward_rows)(int mode, const chain *c, lane_group *g)
             sums[r] = FN(total)(sum);
             one->exponents += exponent;
             compensated_add(&totals[r], shift);
-            if (!(sums[r] >= SUM_FLOOR) || (c->kind != CHAIN_MIXING && FN(any)(lost)))
+            if (!(sums[r] >= SUM_FLOOR) || FN(any)(lost))
                 one->bad = 1;
             if (mode == SMOOTH) {
                 g->alpha[r * longest + t] = scale;
@@ -220,7 +236,7 @@ static void FN(backward_rows)(const chain *c, lane_group *g)
     double *u = gather + ROWS * pitch, *gamma = u + ROW_BLOCK * ROWS * pitch;
     item *items[ROWS];
     const double *scales[ROWS];
-    double inverse_sum[ROWS];
+    double inverse_sum[ROWS], shifts[ROWS];
     int n_items = 0, active = 0;
     for (int r = 0; r < g->n_items; r++) {
         if (g->items[r]->bad) continue;
@@ -236,11 +252,11 @@ static void FN(backward_rows)(const chain *c, lane_group *g)
             double *ahead = u + (t - t0) * ROWS * pitch, *out = gamma + (t - t0) * ROWS * pitch;
             for (; active < n_items && items[active]->length == t + 1; active++)
                 for (ptrdiff_t k = 0; k < pitch; k++) beta[active * pitch + k] = inverse_sum[active];
+            FN(evidence_of_step)(c, items, active, t, ahead, shifts);
             for (int r = 0; r < active; r++) {
                 const double *a = c->filtered + (items[r]->row + t) * K;
                 double *b = ahead + r * pitch;
                 const vec scale = FN(splat)(scales[r][t]);
-                FN(evidence_padded)(K, items[r]->log_obs + t * K, b);
                 for (ptrdiff_t k = 0; k < pitch; k += W) {
                     const vec later = FN(load)(beta + r * pitch + k);
                     FN(store)(out + r * pitch + k, FN(load_part)(a + k, K - k, 0.0) * later);
@@ -299,7 +315,7 @@ static void FN(viterbi_rows)(const chain *c, lane_group *g)
                     K, current, pitch, one_exactly, c->panels + j * K, width, predicted + j, pitch);
             }
         for (int r = 0; r < active; r++) {
-            const double *row = g->items[r]->log_obs + t * K;
+            const double *row = FN(row)(c, g->items[r], t);
             double *delta = g->alpha + (r * longest + t) * pitch, *p = predicted + r * pitch;
             vec largest = FN(splat)(-INFINITY);
             if (t == 0)

@@ -11,10 +11,10 @@
  * the scaling kept to powers of two).
  *
  * When is the scaled pass to be trusted?  A state that could still matter must not be flushed.
- * Every product a_t[j] with positive factors is therefore checked against STATE_FLOOR; entries
- * of A below TINY_ARC could underflow even then.  Either sends the sequence to log space.  If every
- * arc has at least MIXING_ARC, a flushed state is refilled by its neighbours at the next step,
- * and only the sum needs the check.
+ * Every product a_t[j] with positive factors is therefore checked against a floor, which is chosen
+ * so that no product of a_t[j] with an arc underflows; with arcs below LEAST_ARC there is none.
+ * Either sends the sequence to log space.  If every arc has at least MIXING_ARC, a flushed state is
+ * refilled by its neighbours at the next step, and only the sum needs the check.
  * A vanishing beta never harms: it is multiplied by a_t <= 2, so what is lost is posterior mass
  * below 1e-300.  beta of a state with a_t = 0 may grow without bound, hence the cap on u_t.
  */
@@ -25,7 +25,7 @@
 
 #define STATE_FLOOR 1e-200
 #define SUM_FLOOR 1e-100
-#define TINY_ARC 1e-100
+#define LEAST_ARC 1e-200
 #define MIXING_ARC 1e-30
 #define BACKWARD_CAP 1e300
 #define EVIDENCE_CAP 1e300
@@ -33,20 +33,18 @@
 
 enum { PASS_OK = 0, PASS_NEEDS_LOG = 1 };
 
-/* How far the scaled pass can be trusted with these parameters. */
-enum { CHAIN_MIXING = 0, CHAIN_CHECKED = 1, CHAIN_LOG_ONLY = 2 };
-
-static int chain_kind(ptrdiff_t K, const double *startprob, const double *transmat)
+/* The least a_t[j] that may stand for a state that matters: 0 if none matters (mixing), infinity if
+ * the chain needs log space throughout. */
+static double state_floor(ptrdiff_t K, const double *transmat)
 {
     double least = 1.0, least_positive = 1.0;
     for (ptrdiff_t i = 0; i < K * K; i++) {
         if (transmat[i] < least) least = transmat[i];
         if (transmat[i] > 0 && transmat[i] < least_positive) least_positive = transmat[i];
     }
-    for (ptrdiff_t i = 0; i < K; i++)
-        if (startprob[i] > 0 && startprob[i] < least_positive) least_positive = startprob[i];
-    if (least_positive < TINY_ARC) return CHAIN_LOG_ONLY;
-    return least >= MIXING_ARC ? CHAIN_MIXING : CHAIN_CHECKED;
+    if (least >= MIXING_ARC) return 0.0;
+    if (least_positive < LEAST_ARC) return INFINITY;
+    return fmax(STATE_FLOOR, 1e-300 / least_positive);
 }
 
 static inline int exponent_of(double x)
@@ -83,7 +81,7 @@ static double evidence_row(ptrdiff_t K, const double *row, double *out)
 
 /* One forward step; `previous` NULL at the first.  Returns the sum of `current`, or -1 if the
  * step needs log space.  evidence is multiplied by `scale` in place. */
-static double scaled_step(ptrdiff_t K, int kind, const double *startprob, const double *transmat,
+static double scaled_step(ptrdiff_t K, double floor, const double *startprob, const double *transmat,
                           const double *previous, double scale, double *evidence, double *current)
 {
     double sum = 0;
@@ -101,10 +99,10 @@ static double scaled_step(ptrdiff_t K, int kind, const double *startprob, const 
         const double predicted = current[j];
         evidence[j] *= scale;
         current[j] = predicted * evidence[j];
-        lost |= (current[j] < STATE_FLOOR) & (predicted > 0) & (evidence[j] > 0);
+        lost |= (current[j] < floor) & (predicted > 0) & (evidence[j] > 0);
         sum += current[j];
     }
-    return (lost && kind != CHAIN_MIXING) || sum < SUM_FLOOR ? -1.0 : sum;
+    return lost || sum < SUM_FLOOR ? -1.0 : sum;
 }
 
 /* A running sum that keeps what rounding drops (Neumaier 1974). */
@@ -127,7 +125,7 @@ static inline double compensated_value(const compensated *total)
 /* OUT alpha (T, K) or NULL, scales (T,) or NULL: c_t; log_increments (T,) or NULL;
  * final (K,): the normalised a_T.  With `normalise`, alpha holds filtered probabilities.
  * work: 3 K doubles. */
-static int scaled_forward(ptrdiff_t K, int kind, const double *startprob, const double *transmat,
+static int scaled_forward(ptrdiff_t K, double floor, const double *startprob, const double *transmat,
                           const double *log_obs, ptrdiff_t T, double *alpha, int normalise,
                           double *scales, double *log_increments, double *final,
                           double *log_likelihood, double *work)
@@ -142,7 +140,7 @@ static int scaled_forward(ptrdiff_t K, int kind, const double *startprob, const 
         double *current = alpha != NULL && !normalise ? alpha + t * K : buffers[t & 1];
         const double shift = evidence_row(K, log_obs + t * K, evidence);
         if (shift == -INFINITY) return PASS_NEEDS_LOG;
-        sum = scaled_step(K, kind, startprob, transmat, previous, scale, evidence, current);
+        sum = scaled_step(K, floor, startprob, transmat, previous, scale, evidence, current);
         if (sum < 0) return PASS_NEEDS_LOG;
         exponents += exponent;
         compensated_add(&shifts, shift);
