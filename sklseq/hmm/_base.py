@@ -53,7 +53,6 @@ from sklseq.hmm._start import (
     with_known_labels,
 )
 
-
 SMALL_MATRIX = 32  # columns up to which BLAS stays on one thread by itself
 
 
