@@ -232,7 +232,7 @@ INLINE void FN(transpose_half)(const double *const *rows, vec *x)
 #endif
 
 /* OUT out (n,): element q of the W streams; streams shorter than q read as `filling`. */
-static void FN(gather)(const double *const *streams, const ptrdiff_t *lengths, ptrdiff_t n,
+APART void FN(gather)(const double *const *streams, const ptrdiff_t *lengths, ptrdiff_t n,
                        double filling, vec *out)
 {
     ptrdiff_t least = n, q = 0;
@@ -247,8 +247,8 @@ static void FN(gather)(const double *const *streams, const ptrdiff_t *lengths, p
     for (; q < n; q += W) {
         for (int l = 0; l < W; l++) {
             double piece[W];
-            if (q + W <= lengths[l]) {
-                tile[l] = FN(load)(streams[l] + q);
+            if (q + W <= lengths[l] || q >= lengths[l]) {
+                tile[l] = q >= lengths[l] ? FN(splat)(filling) : FN(load)(streams[l] + q);
                 continue;
             }
             for (ptrdiff_t p = 0; p < W; p++)
@@ -261,7 +261,7 @@ static void FN(gather)(const double *const *streams, const ptrdiff_t *lengths, p
 }
 
 /* The way back: element q of lane l goes to streams[l][q], for first[l] <= q < last[l]. */
-static void FN(scatter)(double *const *streams, const ptrdiff_t *first, const ptrdiff_t *last,
+APART void FN(scatter)(double *const *streams, const ptrdiff_t *first, const ptrdiff_t *last,
                         ptrdiff_t n, const vec *in)
 {
     ptrdiff_t latest = 0, least = n;
@@ -285,6 +285,7 @@ static void FN(scatter)(double *const *streams, const ptrdiff_t *first, const pt
         }
         for (int l = 0; l < W; l++) {
             double piece[W];
+            if (first[l] >= q + W || q >= last[l]) continue;
             if (first[l] <= q && q + W <= last[l]) {
                 FN(store)(streams[l] + q, tile[l]);
                 continue;

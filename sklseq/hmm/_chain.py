@@ -545,11 +545,14 @@ def stationary_distribution(transmat: np.ndarray) -> np.ndarray:
 def stationary_gradient(transmat, stationary, by_stationary) -> np.ndarray:
     """Derivative of f(pi(A)) by A, up to what vanishes for moves that keep the row sums.
 
-    d pi = pi dA (I - A + 1 pi)^-1 (Kemeny & Snell 1960, sec. 4.3).
+    d pi = pi dA (I - A + 1 1')^-1, from pi A = pi (Kemeny & Snell 1960, sec. 4.3).
     """
-    n_states = len(transmat)
-    fundamental = np.eye(n_states) - transmat + np.outer(np.ones(n_states), stationary)
-    return np.outer(stationary, np.linalg.solve(fundamental, by_stationary))
+    return np.outer(stationary, np.linalg.solve(_stationary_system(transmat), by_stationary))
+
+
+def _stationary_system(transmat) -> np.ndarray:
+    """I - A + 1 1', by which pi becomes 1'."""
+    return np.eye(len(transmat)) - transmat + 1.0
 
 
 def _stationary_m_step(statistics, old, start, held) -> np.ndarray:
@@ -573,14 +576,13 @@ def _stationary_m_step(statistics, old, start, held) -> np.ndarray:
 
     def value_and_tilt(transmat):
         try:
-            inverse = np.linalg.inv(np.eye(len(old)) - transmat + 1.0)
+            stationary = np.linalg.solve(_stationary_system(transmat).T, np.ones(len(old)))
         except np.linalg.LinAlgError:
             return -np.inf, None  # several closed classes of states
-        stationary = np.maximum(inverse.sum(axis=0), np.finfo(float).tiny)
+        stationary = np.maximum(stationary, np.finfo(float).tiny)
         if np.abs(stationary @ transmat - stationary).max() > 1e-8:
             return -np.inf, None
-        # d pi = pi dA (I - A + 1 1')^-1, from pi A = pi (Kemeny & Snell 1960, sec. 4.3)
-        tilt = np.outer(stationary, inverse @ (starts / stationary))
+        tilt = stationary_gradient(transmat, stationary, starts / stationary)
         return xlogy(transitions, transmat).sum() + xlogy(starts, stationary).sum(), tilt
 
     best, (value, tilt) = max(

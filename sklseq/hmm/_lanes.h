@@ -1,10 +1,14 @@
 /* Kernels for few states: W sequences (or chunks of long ones) at once, one per vector lane.
  * Included once per instruction set, after _vector.h; notation and safeguards as in _sequential.h.
  *
- * Everything lies as [t][k][lane].  K is a constant in every instance, so that the state of the
- * recursion stays in registers.  Lanes are sorted by length, longest first; a lane that has ended
+ * Everything lies as [t][k][lane].  K is a constant in every instance but the last, so that the state of
+ * the recursion stays in registers.  Lanes are sorted by length, longest first; a lane that has ended
  * reads -inf, which makes its evidence, and all that follows, exactly 0.
  */
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push /* the compiler does not know that there is at least one state */
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 
 /* Rows t0..t0+n of the lanes' cores, to `out` (N, K). */
 APART void FN(write_block)(ptrdiff_t K, const lane_group *g, ptrdiff_t t0, ptrdiff_t n,
@@ -499,3 +503,6 @@ static const lane_kernel FN(lane_kernels)[LANE_STATES][4] = {FOR_OWN_INSTANCE(OW
 #undef OWN_ENTRY
 #undef SHARED
 #undef SHARED_ENTRIES
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif

@@ -10,7 +10,7 @@ from libc.stdint cimport int32_t
 from libc.stdlib cimport free, malloc
 
 
-cdef extern from "_sequential.h" nogil:
+cdef extern from "_sums.h" nogil:
     ctypedef struct compensated:
         double sum
         double lost

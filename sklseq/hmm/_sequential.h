@@ -21,14 +21,15 @@
 #ifndef SKLSEQ_SEQUENTIAL_H
 #define SKLSEQ_SEQUENTIAL_H
 
-#include "../_portable.h"
+#include "_sums.h"
 
 #define STATE_FLOOR 1e-200
 #define SUM_FLOOR 1e-100
 #define LEAST_ARC 1e-200
 #define MIXING_ARC 1e-30
 #define BACKWARD_CAP 1e300
-#define EVIDENCE_CAP 1e300
+#define NEGLIGIBLE (-60.0) /* a logarithm below changes no bit of a sum of 1 and a million such */
+#define LOG_TINY (-745.0)  /* exp of less is 0 */
 #define LN2 0.693147180559945309417232121458
 
 enum { PASS_OK = 0, PASS_NEEDS_LOG = 1 };
@@ -103,21 +104,6 @@ static double scaled_step(ptrdiff_t K, double floor, const double *startprob, co
         sum += current[j];
     }
     return lost || sum < SUM_FLOOR ? -1.0 : sum;
-}
-
-/* A running sum that keeps what rounding drops (Neumaier 1974). */
-typedef struct { double sum, lost; } compensated;
-
-static inline void compensated_add(compensated *total, double x)
-{
-    const double sum = total->sum + x;
-    total->lost += fabs(total->sum) >= fabs(x) ? (total->sum - sum) + x : (x - sum) + total->sum;
-    total->sum = sum;
-}
-
-static inline double compensated_value(const compensated *total)
-{
-    return isfinite(total->sum) ? total->sum + total->lost : total->sum;
 }
 
 /* ---- scaled passes -------------------------------------------------------------------- */
@@ -196,13 +182,9 @@ static double log_sum_exp(ptrdiff_t n, const double *x)
     for (ptrdiff_t i = 0; i < n; i++)
         if (x[i] > largest) largest = x[i];
     if (largest == -INFINITY) return largest;
-    for (ptrdiff_t i = 0; i < n; i++) sum += exp(x[i] - largest);
+    for (ptrdiff_t i = 0; i < n; i++)
+        if (x[i] - largest > NEGLIGIBLE) sum += exp(x[i] - largest);
     return largest + log(sum);
-}
-
-static inline double capped(double log_obs)
-{
-    return log_obs > EVIDENCE_CAP ? EVIDENCE_CAP : log_obs;
 }
 
 /* OUT log_alpha (T, K) normalised log filtered probabilities, log_increments (T,).
@@ -252,7 +234,8 @@ static void log_backward_posteriors(ptrdiff_t K, const double *log_transmat, con
             beta[i] = log_sum_exp(K, terms);
             if (previous[i] == -INFINITY) continue;
             for (ptrdiff_t j = 0; j < K; j++)
-                transition_counts[i * K + j] += exp(previous[i] + terms[j]);
+                if (previous[i] + terms[j] > LOG_TINY)
+                    transition_counts[i * K + j] += exp(previous[i] + terms[j]);
         }
     }
     for (ptrdiff_t k = 0; k < K; k++)
