@@ -25,7 +25,7 @@ SKLSEQ_TARGET void gather_inputs(const LayerWeights<T>& w, Index rows, const std
     }
 }
 
-// One step.  With previous states that are ZERO no product is formed, with EQUAL ones that of a row.
+// One step.  Of previous states that are ZERO no product is formed, of EQUAL ones that of a row.
 enum Previous { ANY, ZERO, EQUAL };
 
 template <class T>
@@ -51,8 +51,8 @@ SKLSEQ_TARGET void step_forward(const LayerWeights<T>& w, Index rows, Previous k
 // first block are all equal.
 template <class T>
 SKLSEQ_TARGET void layer_forward(const LayerWeights<T>& w, Index steps, const std::int64_t* counts,
-                                 bool start, bool alike, const std::int32_t* codes, const T* inputs, T* states,
-                                 T* memory, T* gates, T* reset) {
+                                 bool start, bool alike, const std::int32_t* codes,
+                                 const T* inputs, T* states, T* memory, T* gates, T* reset) {
     const Index H = w.hidden;
     Index block = 0, packed = 0;
     for (Index t = 0; t < steps; t++) {
@@ -78,8 +78,9 @@ SKLSEQ_TARGET void layer_forward(const LayerWeights<T>& w, Index steps, const st
 // hands down to step 0 is handed to the first row in sum: there, only the sum over rows is used.
 template <class T>
 SKLSEQ_TARGET void layer_backward(const LayerWeights<T>& w, Index steps, const std::int64_t* counts,
-                                  bool start, bool alike, const T* d_outputs, const T* states, const T* memory,
-                                  T* gates, T* d_state, T* d_memory, T* scratch) {
+                                  bool start, bool alike, const T* d_outputs, const T* states,
+                                  const T* memory, T* gates, T* d_state, T* d_memory,
+                                  T* scratch) {
     const Index H = w.hidden, stride = w.n_stored * H;
     Index packed = 0, block = 0;
     for (Index t = 0; t < steps; t++) packed += counts[t];

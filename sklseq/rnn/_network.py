@@ -512,8 +512,8 @@ class PackedNetwork:
         d_memory.fill(0.0)
         kernels.layer_backward(
             cell.number, cell.n_gates, window.counts, start, done.alike, d_outputs,
-            layer.recurrent_back, layer.candidate_back, done.states, done.memory, done.gates, d_state, d_memory,
-            take("scratch", n_initial),
+            layer.recurrent_back, layer.candidate_back, done.states, done.memory, done.gates,
+            d_state, d_memory, take("scratch", n_initial),
         )  # fmt: skip
         self._recurrent_gradient(number, window, done, gradient, start)
         d_weights = gradient[f"input_weights_{number}"]

@@ -1,7 +1,7 @@
 // C (rows, columns) = [C +] A (rows, depth) B (depth, columns), with B packed beforehand.
 //
 // Weights are packed once per minibatch instead of once per time step as a BLAS does.  Every entry
-// of A B is one chain of fused multiply-adds over k = 0, 1, ..., depth - 1 whatever the tile it falls
+// of A B is one chain of fused multiply-adds over k = 0, 1, ..., depth - 1 whatever the tile it is
 // in, and C is added to its end, so a row's result does not depend on the other rows: alone or in a
 // batch, the same bits.
 //
@@ -46,8 +46,8 @@ SKLSEQ_TARGET void pack(Index depth, Index columns, const T* weights, Index stri
 
 // a[r * a_row + k * a_step]
 template <class T, int ROWS, int VECTORS>
-SKLSEQ_TARGET void tile(Index depth, const T* a, Index a_row, Index a_step, const T* panel, T* c, Index c_stride,
-                        Index used, bool accumulate) {
+SKLSEQ_TARGET void tile(Index depth, const T* a, Index a_row, Index a_step, const T* panel, T* c,
+                        Index c_stride, Index used, bool accumulate) {
     typedef typename Lanes<T>::type V;
     const Index lanes = Lanes<T>::size;
     const Index tail = used - (VECTORS - 1) * lanes;  // columns in the last vector
@@ -139,8 +139,8 @@ SKLSEQ_TARGET void add_product_of_one(Index rows, Index depth, Index columns, co
         for (Index j = 0; j < columns; j++) c[j] += once[j];
 }
 
-// As product(), but only for the sum over the rows of A B: it goes to the first row of C, and zero to
-// the others.
+// As product(), but only for the sum over the rows of A B: that goes to the first row of C, and
+// nothing to the others.
 template <class T>
 SKLSEQ_TARGET void product_of_sum(Index rows, Index depth, Index columns, const T* a,
                                   Index a_stride, const T* packed, T* c, bool accumulate) {

@@ -201,8 +201,8 @@ def layer_forward(Py_ssize_t cell, const int64_t[::1] counts, bint start, bint a
         cell, H, inputs.shape[1] // H, gates.shape[1] // H, recurrent, candidate, recurrent_bias)
     with nogil:
         c_layer_forward(
-            weights, counts.shape[0], &counts[0], start, alike, codes_data(codes), const_data(inputs),
-            data(states), data(memory), data(gates), data(reset))
+            weights, counts.shape[0], &counts[0], start, alike, codes_data(codes),
+            const_data(inputs), data(states), data(memory), data(gates), data(reset))
 
 
 def layer_backward(Py_ssize_t cell, Py_ssize_t n_gates, const int64_t[::1] counts, bint start,
@@ -225,7 +225,8 @@ def layer_backward(Py_ssize_t cell, Py_ssize_t n_gates, const int64_t[::1] count
     with nogil:
         c_layer_backward(
             weights, counts.shape[0], &counts[0], start, alike, const_data(d_outputs),
-            const_data(states), const_data(memory), data(gates), data(d_state), data(d_memory), data(scratch))
+            const_data(states), const_data(memory), data(gates), data(d_state), data(d_memory),
+            data(scratch))
 
 
 def input_gradient(Py_ssize_t cell, const int64_t[::1] counts, const int32_t[::1] codes,
