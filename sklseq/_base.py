@@ -212,7 +212,8 @@ class BaseSequenceModel(
         """Akaike's information criterion on X (lower is better).
 
         -2 log-likelihood + 2 x number of free parameters; structural zeros, fixed parameters and
-        gauge freedom are not counted (Akaike 1974).
+        gauge freedom are not counted (Akaike 1974).  A probability is 0 by structure where the fit
+        started from 0 (or the model was given with 0); one that was estimated to be 0 counts.
 
         Parameters
         ----------

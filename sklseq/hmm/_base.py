@@ -163,6 +163,8 @@ class BaseHMM(BaseSequenceModel):
         self._check_parameters()
         warm = self.warm_start and hasattr(self, "startprob_")  # goes on: the same columns, codes
         with unchanged_on_error(self):
+            if not warm:
+                vars(self).pop("_support", None)
             sequences = self._check_training(X, y, groups, lengths, states, reset=not warm)
             self._set_result(self._run_em(sequences), sequences)
         return self
@@ -224,6 +226,7 @@ class BaseHMM(BaseSequenceModel):
         model = self._warm_model()
         stream = getattr(self, "_stream", None) or Stream(self._learner(sequences)(model))
         model = stream.model
+        self._support = self._support_of(model)
         alone = sequences.form == "flat" and sequences.n_sequences == 1
         goes_on = self.continues and alone and stream.end is not None
         if goes_on:
@@ -246,6 +249,7 @@ class BaseHMM(BaseSequenceModel):
 
     def _run_em(self, sequences: Sequences, *, finish: bool = True) -> EMResult:
         starts, counted = self._starts(sequences), False
+        self._support = self._support_of(starts[0])
         if _nothing_hidden(sequences, starts[0]):
             with limit_threads(sequences.n_steps):
                 starts = [starts[0].m_step(expect(starts[0], sequences, self.n_jobs)[0])]
@@ -815,7 +819,7 @@ class BaseHMM(BaseSequenceModel):
         -------
         StandardErrors
             Named tuple with an array for each fitted parameter, in its shape and under its name
-            without the underscore.  0 for what is fixed: held entries and structural zeros (an
+            without the underscore.  0 for what is fixed: held entries and structural zeros (here an
             estimate of 0 counts as such).  NaN for probabilities at the edge, below 1e-6, and
             for a row that has no other left.
 
@@ -995,7 +999,9 @@ class BaseHMM(BaseSequenceModel):
             raise ValueError(
                 "States cannot be renumbered where fixed holds masks: they refer to their numbers."
             )
+        support = _with_tables(model, self._support_of(model)).reordered(order)
         self._set_fitted(model.reordered(order))
+        self._support = _supports(support)
         if getattr(self, "final_stateprob_", None) is not None:
             self.final_stateprob_ = self.final_stateprob_[order]
         stream = getattr(self, "_stream", None)
@@ -1031,8 +1037,34 @@ class BaseHMM(BaseSequenceModel):
         held = check_fixed(self, self._shapes())
         return replace(model, emission=replace(model.emission, held=held), held=held)
 
+    def _support_of(self, model: HMM) -> list[np.ndarray]:
+        """Which probabilities of each table can differ from 0; the others are 0 by structure.
+
+        A fit that goes on keeps what it knows: the zeros that it has come to are estimates.
+        """
+        support, before = _supports(model), getattr(self, "_support", None)
+        if before is None or [one.shape for one in before] != [one.shape for one in support]:
+            return support
+        return [now | then for now, then in zip(support, before)]
+
     def _n_free_parameters(self) -> int:
-        return self._learning_model().n_free_parameters()
+        model = self._learning_model()
+        return _with_tables(model, self._support_of(model)).n_free_parameters()
+
+
+def _supports(model: HMM) -> list[np.ndarray]:
+    """Where each table of probabilities is not 0: start, moves, then the emission's."""
+    tables = [one.values for one in model.emission.parameters() if one.kind == "rows"]
+    return [table > 0 for table in (model.startprob, model.transmat, *tables)]
+
+
+def _with_tables(model: HMM, tables: list[np.ndarray]) -> HMM:
+    """The model with 0 and 1 in its tables of probabilities, for counting what is free."""
+    startprob, transmat, *others = (table.astype(float) for table in tables)
+    values = [others.pop(0) if one.kind == "rows" else one.values
+              for one in model.emission.parameters()]  # fmt: skip
+    emission = model.emission.with_values(values)
+    return replace(model, startprob=startprob, transmat=transmat, emission=emission)
 
 
 def _all_known(sequences: Sequences) -> bool:
