@@ -112,6 +112,7 @@ def check_sequences(
     """
     if groups is not None and lengths is not None:
         raise ValueError("groups and lengths both say where sequences start: pass one of them.")
+    X = fill_masked(X)
     if is_collection(X):
         sequences = _from_collection(estimator, X, groups, lengths, reset)
     else:
@@ -129,6 +130,7 @@ def align_rows(sequences: Sequences, values, name: str, *, dtype, n_columns=None
     `n_columns=None` asks for one value a step; the result is then ``(n_steps,)``, else
     ``(n_steps, n_columns)``.  NaN is let through.
     """
+    values = fill_masked(values)
     if sequences.form != "flat":
         if len(values) != sequences.n_sequences:
             raise ValueError(
@@ -170,6 +172,19 @@ def _array_rules(estimator) -> dict:
         "ensure_all_finite": "allow-nan" if tags.allow_nan else True,
         "ensure_non_negative": tags.positive_only,
     }
+
+
+def fill_masked(X):
+    """NaN for the masked entries of a masked array, or of those in a collection.
+
+    ``np.asarray`` would give what lies under the mask.
+    """
+    if isinstance(X, np.ma.MaskedArray):
+        return X.astype(np.float64).filled(np.nan) if np.ma.is_masked(X) else X.data
+    has_items = isinstance(X, list | tuple) or (isinstance(X, np.ndarray) and X.dtype == object)
+    if has_items and any(isinstance(item, np.ma.MaskedArray) for item in X):
+        return [fill_masked(item) for item in X]
+    return X
 
 
 def _canonical(X):
@@ -277,6 +292,7 @@ def check_items(items) -> None:
 
 def concatenate(items):
     """The rows of all sequences, one after the other."""
+    items = fill_masked(items)
     if isinstance(items, np.ndarray) and items.ndim == 3:
         return items.reshape(-1, items.shape[2])
     if any(sparse.issparse(item) for item in items):
@@ -377,7 +393,9 @@ def refuse_frame_output(estimator) -> None:
     if container != "default":
         raise ValueError(
             f"set_output(transform={container!r}) needs a flat 2-D X (with groups= or lengths= for "
-            "several sequences); X is a collection."
+            "several sequences); X is a collection. sklseq.concat_sequences(X) gives the flat X "
+            f"and its groups; {type(estimator).__name__}.set_output(transform='default') takes "
+            "collections, also where set_config asks for frames."
         )
 
 

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklseq._base import unchanged_on_error
 from sklseq._documentation import DocumentationLink
-from sklseq._sequences import check_items, concatenate, is_collection
+from sklseq._sequences import check_items, concatenate, fill_masked, is_collection
 from sklseq._validation import check_probabilities
 
 __all__ = ["SequenceClassifier"]
@@ -205,6 +205,7 @@ class SequenceClassifier(DocumentationLink, ClassifierMixin, MetaEstimatorMixin,
                 f"requires y to be passed, but the target y is None: {type(self).__name__} needs a "
                 "label for each sequence."
             )
+        X = fill_masked(X)
         self._rows_are_sequences = not is_collection(X)
         if self._rows_are_sequences:
             X = validate_data(self, X, **self._array_rules())[:, :, None]
@@ -218,6 +219,7 @@ class SequenceClassifier(DocumentationLink, ClassifierMixin, MetaEstimatorMixin,
         return X, y
 
     def _check_X(self, X):
+        X = fill_masked(X)
         if is_collection(X):
             check_items(X)
             return X

@@ -4,9 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import estimator_class
-from sklearn.preprocessing import StandardScaler
+from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils import Bunch
 
+import sklseq
 from sklseq import CategoricalHMM, GaussianHMM, Stepwise, concat_sequences, split_sequences
 
 METHODS = ["predict", "predict_proba", "transform", "score_samples", "filter"]
@@ -302,7 +306,7 @@ def test_set_output_pandas_on_a_collection(sequences, model):
     model.set_output(transform="pandas")
     frame = model.transform(pd.DataFrame(np.vstack(sequences), columns=["a", "b"]).to_numpy())
     assert isinstance(frame, pd.DataFrame)
-    with pytest.raises(ValueError, match="set_output"):
+    with pytest.raises(ValueError, match="concat_sequences"):
         model.transform(sequences)
 
 
@@ -353,6 +357,73 @@ def test_polars(sequences, model):
     np.testing.assert_array_equal(
         stacked(fitted.predict(frames)), stacked(model.predict(sequences))
     )
+
+
+# --- Stepwise -------------------------------------------------------------------------------------
+
+
+def test_stepwise_hands_frames_on(sequences):
+    frames = [pd.DataFrame(X, columns=["level", "slope"]) for X in sequences]
+    scaler = Stepwise(StandardScaler()).fit(frames)
+    assert scaler.feature_names_in_.tolist() == ["level", "slope"]
+    with pytest.raises(ValueError, match="feature names"):
+        scaler.transform([frame[["slope", "level"]] for frame in frames])
+    by_name = Stepwise(ColumnTransformer([("scaled", StandardScaler(), ["slope"])]))
+    expected = Stepwise(StandardScaler()).fit_transform([X[:, 1:] for X in sequences])
+    for part, other in zip(by_name.fit_transform(frames), expected, strict=True):
+        np.testing.assert_array_equal(part, other)
+
+
+def test_stepwise_hands_polars_frames_on(sequences):
+    polars = pytest.importorskip("polars", reason="needs polars (the extra 'peers')")
+    frames = [polars.DataFrame(X, schema=["level", "slope"]) for X in sequences]
+    scaler = Stepwise(StandardScaler())
+    expected = Stepwise(StandardScaler()).fit_transform(sequences)
+    np.testing.assert_allclose(
+        np.concatenate(scaler.fit_transform(frames)), np.concatenate(expected), atol=1e-14
+    )
+    assert scaler.feature_names_in_.tolist() == ["level", "slope"]
+
+
+def test_stepwise_refuses_a_transformer_that_drops_rows(sequences):
+    halving = Stepwise(FunctionTransformer(lambda X: X[::2]))
+    for X in (sequences, sequences[0]):
+        with pytest.raises(ValueError, match=r"FunctionTransformer made \d+ rows of \d+"):
+            halving.fit(X).transform(X)
+
+
+# --- Masked arrays --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["flat", "list", "stacked", "Stepwise"])
+@pytest.mark.parametrize("name", ["GaussianHMM", "KalmanSmoother", "CategoricalHMM"])
+def test_a_masked_entry_is_missing(rng, name, form):
+    X = rng.integers(0, 3, (24, 2)).astype(float)
+    mask = rng.uniform(size=X.shape) < 0.2
+    masked, holes = np.ma.masked_array(X, mask), np.where(mask, np.nan, X)
+    estimator = getattr(sklseq, name)(2, max_iter=3, tol=10.0, random_state=0)
+    if form == "Stepwise":
+        estimator = make_pipeline(Stepwise(FunctionTransformer()), estimator)
+    if form == "stacked":
+        masked, holes = masked.reshape(2, 12, 2), holes.reshape(2, 12, 2)
+    elif form != "flat":
+        masked, holes = [masked[:9], masked[9:]], [holes[:9], holes[9:]]
+    expected = clone(estimator).fit(holes)
+    estimator.fit(masked)
+    assert estimator.score(masked) == expected.score(holes) == expected.score(masked)
+
+
+@pytest.mark.parametrize("name", ["SoftmaxStateSpace", "MultinomialHMM"])
+def test_a_masked_entry_is_refused_where_nan_is(rng, name):
+    X = np.ma.masked_array(rng.integers(0, 3, (20, 3)), rng.uniform(size=(20, 3)) < 0.2)
+    for data in (X, [X[:9], X[9:]]):
+        with pytest.raises(ValueError, match="NaN"):
+            getattr(sklseq, name)(2).fit(data)
+
+
+def test_a_mask_of_nothing_changes_nothing(rng, model):
+    X = rng.normal(size=(5, 2))
+    assert model.score(np.ma.masked_array(X)) == model.score(X)
 
 
 # --- Helpers -----------------------------------------------------------
