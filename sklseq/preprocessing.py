@@ -254,7 +254,7 @@ class Stepwise(DocumentationLink, MetaEstimatorMixin, TransformerMixin, BaseEsti
     def _transform_rows(self, function, rows):
         result = function(rows)
         before, after = (
-            one.shape[0] if hasattr(one, "shape") else np.shape(one)[0] for one in (rows, result)
+            (one if hasattr(one, "shape") else np.asarray(one)).shape[0] for one in (rows, result)
         )
         if before != after:
             raise ValueError(
