@@ -426,6 +426,25 @@ def test_a_mask_of_nothing_changes_nothing(rng, model):
     assert model.score(np.ma.masked_array(X)) == model.score(X)
 
 
+# --- Constructor parameters that every step-level model has ---------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ({"n_jobs": 0}, ValueError, "n_jobs must not be 0"),
+        ({"n_jobs": "2"}, TypeError, "n_jobs must be None or an integer, got '2'"),
+        ({"continues": "yes"}, TypeError, "continues must be True or False, got 'yes'"),
+        ({"warm_start": "a"}, TypeError, "warm_start must be True or False, got 'a'"),
+        ({"fixed": None}, TypeError, r"fixed must be a name, .* got None"),
+    ],
+)
+@pytest.mark.parametrize("name", ["GaussianHMM", "KalmanSmoother", "SoftmaxStateSpace"])
+def test_parameters_of_all_models(name, params, error, message):
+    with pytest.raises(error, match=message):
+        getattr(sklseq, name)(1, **params).fit(np.eye(3))
+
+
 # --- Helpers -----------------------------------------------------------
 
 

@@ -729,9 +729,9 @@ class BaseHMM(BaseSequenceModel):
                   for name, values in observed.items()}  # fmt: skip
         fields["state_probabilities"] = ahead
         single = sequences.form == "flat" and sequences.n_sequences == 1
-        return _record_type("Forecast", tuple(fields))(
-            *(values[0] if single else values for values in fields.values())
-        )
+        if single:
+            fields = {name: values[0] for name, values in fields.items()}
+        return _record("Forecast", **fields)
 
     def sample(self, n_samples: int = 1, *, n_sequences: int | None = None, random_state=None):
         """Draw from the model.
@@ -826,8 +826,9 @@ class BaseHMM(BaseSequenceModel):
         Raises
         ------
         ValueError
-            If the observed information is not positive definite: the parameters are not at a
-            maximum of the likelihood, or X does not identify them.
+            If X is impossible (names the sequence and the step), or if the observed information is
+            not positive definite: the parameters are not at a maximum of the likelihood, or X does
+            not identify them.
 
         Warns
         -----
@@ -849,9 +850,12 @@ class BaseHMM(BaseSequenceModel):
         JRSS B 44.  Zucchini, MacDonald & Langrock (2016), sec. 3.6.
         """
         sequences = self._check_X(X, groups, lengths)
+        model = self._learning_model()
+        if np.isneginf(self._run(model.log_likelihoods, sequences)[0]).any():
+            raise ValueError(f"No standard errors: {model.why_impossible(sequences)}")
         with limit_threads(sequences.n_steps):
-            errors = standard_errors(self._learning_model(), sequences, self.n_jobs)
-        return _record_type("StandardErrors", tuple(errors))(**errors)
+            errors = standard_errors(model, sequences, self.n_jobs)
+        return _record("StandardErrors", **errors)
 
     def pseudo_residuals(self, X, kind: str = "forecast", *, groups=None, lengths=None):
         """Normal pseudo-residuals, for checking a fit: standard normal if the model is right.
@@ -1082,6 +1086,17 @@ def _nothing_hidden(sequences: Sequences, model: HMM) -> bool:
     return _all_known(sequences) and not model.emission.has_hidden(sequences.X)
 
 
+def _record(name: str, **fields):
+    """A named tuple; its fields depend on the family."""
+    return _record_type(name, tuple(fields))(*fields.values())
+
+
 @lru_cache
 def _record_type(name: str, fields: tuple[str, ...]):
-    return namedtuple(name, fields)
+    """Pickles by its fields: a module has no class of this name."""
+    pickled = {"__slots__": (), "__reduce__": lambda self: (_unpickle, (name, self._asdict()))}
+    return type(name, (namedtuple(name, fields),), pickled)
+
+
+def _unpickle(name: str, fields: dict):
+    return _record(name, **fields)
