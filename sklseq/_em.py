@@ -172,7 +172,7 @@ class _Run:
         statistics, log_likelihood = _expect(model, self.workers)
         before = self.objective
         now = self._objective_of(model, log_likelihood)
-        if not now >= before - ROUNDING * max(1.0, abs(before)):
+        if not now >= before - self._rounding * max(1.0, abs(before)):
             warnings.warn(
                 f"The objective fell from {before} to {now} nats per step in iteration "
                 f"{self.n_iter + 1}, which EM cannot do: the parameters before it are kept. "
@@ -184,6 +184,16 @@ class _Run:
             return 0.0
         self._record(model, statistics, log_likelihood)
         return now - before
+
+    @property
+    def _rounding(self) -> float:
+        """Relative fall of the objective that is rounding.
+
+        Posterior probabilities are differences of log-likelihoods, so their relative error is the
+        last digit of the total.  It moves the M-step away from its maximum, which costs its square.
+        """
+        total = self.objective * self.workers.sequences.n_steps
+        return ROUNDING + (np.finfo(float).eps * total) ** 2
 
     def _leap(self, start) -> float:
         """Squared extrapolation along two EM steps from `start`, of which the first was taken.

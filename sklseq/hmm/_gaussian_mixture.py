@@ -91,6 +91,8 @@ class GaussianMixtureEmission(Emission):
             )
             for k, moments in enumerate(statistics.moments)
         ))  # fmt: skip
+        for of_state in zip(means, covars):
+            self.type.check_regular(*of_state, self.floor)
         return replace(self, weights=weights, means=np.stack(means), covars=np.stack(covars))
 
     def _held_of(self, state: int) -> dict[str, np.ndarray]:
