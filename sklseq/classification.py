@@ -268,7 +268,9 @@ def _with_all_categories(estimator, sequences):
     """A model of codes must know those of all classes, not of its own only."""
     if "n_categories" in estimator.get_params() and estimator.n_categories is None:
         codes = np.nan_to_num(concatenate(sequences).astype(float))
-        estimator.set_params(n_categories=np.maximum(codes.max(axis=0), 0).astype(int) + 1)
+        largest = np.maximum(codes.max(axis=0), 0)
+        estimator._check_codes(largest)
+        estimator.set_params(n_categories=largest.astype(int) + 1)
     return estimator
 
 

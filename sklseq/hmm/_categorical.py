@@ -16,6 +16,7 @@ from sklseq.hmm._lookup import add_by_code, add_looked_up
 
 MISSING = -1  # the code of a missing entry
 BLOCK_ROWS = 1 << 14
+MOST_PROBABILITIES = 10**8  # that codes may ask for by their size: 0.8 GB a copy
 
 
 @dataclass(frozen=True)
@@ -158,8 +159,8 @@ class CategoricalHMM(BaseHMM):
         Number of hidden states.
     n_categories : int or array-like of int, default=None
         Number of categories (of each column).  Default: that of ``emissionprob_init`` where it is
-        given, else one more than the largest code in ``fit``; give it where later data may hold
-        codes that training lacks.
+        given, else one more than the largest code in ``fit`` (at most 1e8 probabilities in all);
+        give it where later data may hold codes that training lacks.
     alpha : float, default=0.0
         Pseudo-count of each category in each state; 0 is maximum likelihood.  It is part of the
         objective: a Dirichlet(1 + alpha) prior.
@@ -360,7 +361,7 @@ class CategoricalHMM(BaseHMM):
     def _encode(self, sequences: Sequences, reset: bool) -> Sequences:
         X = sequences.X
         self._check_whole(X)
-        largest = np.nan_to_num(np.fmax.reduce(X, axis=0), nan=MISSING).astype(np.int64)
+        largest = np.nan_to_num(np.fmax.reduce(X, axis=0), nan=MISSING)
         if reset:
             self.n_categories_ = self._count_categories(largest)
         for column, (code, n_categories) in enumerate(zip(largest, self.n_categories_)):
@@ -369,7 +370,7 @@ class CategoricalHMM(BaseHMM):
                 if reset:
                     rule = "emissionprob_init" if self.n_categories is None else "n_categories"
                 raise ValueError(
-                    f"Unknown category {code} in column {column} of X: {rule} allow codes 0 to "
+                    f"Unknown category {code:.0f} in column {column} of X: {rule} allow codes 0 to "
                     f"{n_categories - 1}. Give n_categories= in the constructor where later data "
                     "may hold more."
                 )
@@ -393,7 +394,8 @@ class CategoricalHMM(BaseHMM):
 
     def _count_categories(self, largest: np.ndarray) -> np.ndarray:
         if self.n_categories is None and self.emissionprob_init is None:
-            return np.maximum(largest + 1, 1)
+            self._check_codes(largest)
+            return np.maximum(largest + 1, 1).astype(np.int64)
         if self.n_categories is None:
             tables = _check_tables(
                 self.emissionprob_init, "emissionprob_init", self.n_components,
@@ -412,6 +414,18 @@ class CategoricalHMM(BaseHMM):
                 f"got {self.n_categories!r}."
             )
         return np.broadcast_to(counts, largest.shape).copy()
+
+    def _check_codes(self, largest: np.ndarray) -> None:
+        """Codes that are names of things, such as hashes, would ask for all the memory."""
+        if self.n_components * np.sum(largest + 1) <= MOST_PROBABILITIES:
+            return
+        column = int(np.argmax(largest))
+        raise ValueError(
+            f"The largest code in column {column} of X is {largest[column]:g}: a table of the "
+            f"probabilities of so many categories in {self.n_components} states has more than "
+            f"{MOST_PROBABILITIES:,} entries. sklearn.preprocessing.OrdinalEncoder makes small "
+            "codes of the categories there are; n_categories= says that so many are meant."
+        )
 
     def _rows_to_cluster(self, sequences):
         return None  # codes have no distances
