@@ -83,7 +83,10 @@ def map_statistics(function, tree):
 def expect(model: Model, sequences: Sequences, n_jobs: int | None = None):
     """E-step over all shards: (statistics, log-likelihood), added in a fixed order."""
     with Workers(sequences, n_jobs) as workers:
-        return _expect(model, workers)
+        try:
+            return _expect(model, workers)
+        except ImpossibleStart as error:  # a name for this module only
+            raise ValueError(str(error)) from None
 
 
 def _expect(model: Model, workers: Workers):
@@ -315,7 +318,7 @@ def run_em(
 
     Raises
     ------
-    ImpossibleStart
+    ValueError
         Every start gives some sequence probability zero; a single one is passed over.
 
     Warns
@@ -343,7 +346,7 @@ def run_em(
                     continue
                 runs[-1].advance(short, tol)
             if not runs:
-                raise impossible
+                raise ValueError(str(impossible)) from None
             progress.run = ""
             if finish:
                 _best(runs).advance(max_iter, tol)

@@ -8,9 +8,10 @@ data and indptr.  The wording of every error about input is in this file.
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ import numpy as np
 from joblib.parallel import SequentialBackend, ThreadingBackend, get_active_backend
 from scipy import sparse
 from sklearn import get_config
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, get_tags
 from sklearn.utils.validation import validate_data
 from threadpoolctl import ThreadpoolController
@@ -60,6 +62,13 @@ class Sequences(NamedTuple):
     def n_samples(self) -> int:
         """What scikit-learn counts: rows of a flat X, sequences of a collection."""
         return self.n_steps if self.form == "flat" else self.n_sequences
+
+    def place(self, row: int) -> str:
+        """Where a row is, for messages."""
+        if self.n_sequences == 1:
+            return f"row {row}"
+        i = int(np.searchsorted(self.offsets, row, side="right")) - 1
+        return f"row {row - self.offsets[i]} of sequence {i}"
 
     def like_input(self, values: np.ndarray, axis: int = 0) -> np.ndarray:
         """Give row-aligned values the form of the input.
@@ -116,9 +125,12 @@ def check_sequences(
     if is_collection(X):
         sequences = _from_collection(estimator, X, groups, lengths, reset)
     else:
-        X = validate_data(estimator, X, reset=reset, **_array_rules(estimator))
+        with _located(estimator, X):
+            X = validate_data(estimator, X, reset=reset, **_array_rules(estimator))
         offsets = _flat_offsets(X.shape[0], groups, lengths)
         sequences = Sequences(_canonical(X), offsets)
+    if reset:
+        _warn_unobserved(sequences.X)
     if y is not None:
         _check_y(y, sequences)
     return sequences
@@ -172,6 +184,55 @@ def _array_rules(estimator) -> dict:
         "ensure_all_finite": "allow-nan" if tags.allow_nan else True,
         "ensure_non_negative": tags.positive_only,
     }
+
+
+@contextmanager
+def _located(estimator, X, offsets=None) -> Iterator[None]:
+    """scikit-learn's error about a value, with the place of that value."""
+    try:
+        yield
+    except ValueError as error:
+        text = str(error)
+        if not text.startswith(("Input X contains", "Negative values in data")):
+            raise
+        raise ValueError(text.partition("\n")[0] + _first_bad(estimator, X, offsets)) from None
+
+
+def _first_bad(estimator, X, offsets) -> str:
+    rules = _array_rules(estimator)
+    try:
+        values = check_array(X, dtype=np.float64, ensure_all_finite=False)
+    except (TypeError, ValueError):  # sparse, or nothing that has rows
+        return ""
+    bad = np.isinf(values)
+    if rules["ensure_all_finite"] is True:
+        bad |= np.isnan(values)
+    if rules["ensure_non_negative"] and not bad.any():
+        bad = values < 0
+    if not bad.any():
+        return ""
+    row, column = np.argwhere(bad)[0]
+    offsets = np.array([0, len(values)]) if offsets is None else offsets
+    place = f"{Sequences(values, offsets).place(row)}, column {column}"
+    text = f" The first: {values[row, column]} at {place}."
+    if np.isnan(values[row, column]) and rules["ensure_non_negative"]:
+        text += f" For {type(estimator).__name__} a row of zeros is a missing step."
+    return text
+
+
+def _warn_unobserved(X) -> None:
+    """A fit to nothing ends like any other; it must not do so in silence."""
+    if sparse.issparse(X):
+        return
+    with np.errstate(invalid="ignore"):
+        unobserved = np.isnan(np.fmax.reduce(X, axis=0))
+    if unobserved.any():
+        columns = ", ".join(map(str, np.flatnonzero(unobserved)))
+        warnings.warn(
+            f"X has no observed value in column {columns}: what is fitted to it says nothing.",
+            ConvergenceWarning,
+            stacklevel=5,
+        )
 
 
 def fill_masked(X):
@@ -255,9 +316,11 @@ def _from_collection(estimator, X, groups, lengths, reset) -> Sequences:
     rules = _array_rules(estimator)
     if hasattr(X[0], "columns"):  # a frame: its names, then the numbers
         validate_data(estimator, X[0], reset=reset, skip_check_array=True)
-        flat = check_array(flat, estimator=estimator, input_name="X", **rules)
+        with _located(estimator, flat, offsets):
+            flat = check_array(flat, estimator=estimator, input_name="X", **rules)
     else:
-        flat = validate_data(estimator, flat, reset=reset, **rules)
+        with _located(estimator, flat, offsets):
+            flat = validate_data(estimator, flat, reset=reset, **rules)
     return Sequences(_canonical(flat), offsets, form)
 
 

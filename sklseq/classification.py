@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
@@ -129,7 +133,8 @@ class SequenceClassifier(DocumentationLink, ClassifierMixin, MetaEstimatorMixin,
         estimators = []
         for code in range(len(classes)):
             estimator = _with_all_categories(_seeded(model, seeds), sequences)
-            estimators.append(estimator.fit(_take(sequences, codes == code)))
+            with _warnings_of(classes[code]):
+                estimators.append(estimator.fit(_take(sequences, codes == code)))
         self.classes_, self.class_prior_ = classes, prior
         self.transformers_, self.estimators_ = fitted, estimators
 
@@ -251,6 +256,15 @@ def _split_pipeline(estimator) -> tuple[list, object]:
         return [], estimator
     steps = [step for _, step in estimator.steps]
     return [step for step in steps[:-1] if step is not None and step != "passthrough"], steps[-1]
+
+
+@contextmanager
+def _warnings_of(label) -> Iterator[None]:
+    """Warnings of one class's model say which class it is."""
+    with warnings.catch_warnings(record=True) as caught:
+        yield
+    for one in caught:
+        warnings.warn(f"Class {label}: {one.message}", one.category, stacklevel=5)
 
 
 def _seeded(estimator, random_state):

@@ -6,6 +6,7 @@ import pytest
 from conftest import estimator_class
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils import Bunch
@@ -390,6 +391,79 @@ def test_stepwise_refuses_a_transformer_that_drops_rows(sequences):
     for X in (sequences, sequences[0]):
         with pytest.raises(ValueError, match=r"FunctionTransformer made \d+ rows of \d+"):
             halving.fit(X).transform(X)
+
+
+# --- Messages that say where ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("MultinomialHMM", np.nan, r"NaN\. The first: nan at {}, column 1\. .*zeros is a"),
+        ("SoftmaxStateSpace", np.nan, r"NaN\. The first: nan at {}, column 1\. .*zeros is a"),
+        ("PoissonHMM", -2.0, r"(?i)negative values in data .* The first: -2\.0 at {}, column 1"),
+        ("GaussianHMM", np.inf, r"infinity .* The first: inf at {}, column 1"),
+        ("CategoricalHMM", 1.5, r"X has 1\.5 at {}, column 1"),
+    ],
+)
+def test_a_bad_value_is_located(rng, name, value, message):
+    X = rng.poisson(3, (30, 2)).astype(float)
+    X[11, 1] = value
+    with pytest.raises(ValueError, match=message.format("row 11")):
+        getattr(sklseq, name)(2).fit(X)
+    for data, extra in ((X, {"lengths": [9, 21]}), ([X[:9], X[9:]], {})):
+        place = "row 2 of sequence 1"
+        if extra and name != "CategoricalHMM":
+            place = "row 11"  # of the rows as they came
+        with pytest.raises(ValueError, match=message.format(place)):
+            getattr(sklseq, name)(2).fit(data, **extra)
+
+
+@pytest.mark.parametrize("name", ["GaussianHMM", "PoissonHMM", "CategoricalHMM", "KalmanSmoother"])
+def test_a_column_without_values_is_told(name):
+    X = [[1.0, np.nan], [2.0, np.nan], [np.nan, np.nan], [1.0, np.nan]]
+    with pytest.warns(ConvergenceWarning, match="no observed value in column 1"):
+        getattr(sklseq, name)(1, max_iter=2, random_state=0).fit(X)
+
+
+def test_names_of_from_parameters():
+    chain = {"startprob": [1.0], "transmat": [[1.0]], "covars": [[1.0]]}
+    make = GaussianHMM.from_parameters
+    with pytest.raises(TypeError, match=r"no parameter 'mean'\. It takes startprob, transmat"):
+        make(mean=[[0.0]], **chain)
+    with pytest.raises(TypeError, match="needs means"):
+        make(**chain)
+    with pytest.raises(TypeError, match="n_components off the parameters"):
+        make(means=[[0.0]], n_components=1, **chain)
+    assert make(means=[[0.0]], random_state=3, **chain).random_state == 3
+    with pytest.raises(TypeError, match=r"KalmanSmoother\.from_parameters has no parameter 'A'"):
+        sklseq.KalmanSmoother.from_parameters(A=[[1.0]])
+
+
+def test_ragged_table():
+    with pytest.raises(ValueError, match="rows of emissionprob must have one length"):
+        CategoricalHMM.from_parameters(
+            startprob=[0.5, 0.5], transmat=np.eye(2), emissionprob=[[0.5, 0.5], [0.2, 0.3, 0.5]]
+        )
+
+
+def test_lengths_by_position_in_decode(sequences, model):
+    with pytest.raises(ValueError, match="pass them as lengths="):
+        model.decode(np.vstack(sequences), [7, 1, 12, 4])
+
+
+def test_states_that_contradict_a_zero_are_named(rng):
+    model = GaussianHMM(2, transmat_init=np.eye(2), random_state=0)
+    with pytest.raises(ValueError, match=r"states given for sequence 0 are impossible at step 1"):
+        model.fit(rng.normal(size=(6, 1)), states=[0, 1, 0, 1, 0, 1])
+
+
+def test_alpha_is_named_where_a_category_is_impossible():
+    model = CategoricalHMM.from_parameters(
+        startprob=[0.5, 0.5], transmat=np.eye(2), emissionprob=[[1.0, 0.0], [1.0, 0.0]]
+    )
+    with pytest.raises(ValueError, match="alpha > 0"):
+        model.predict([[0], [1]])
 
 
 # --- Masked arrays --------------------------------------------------------------------------------

@@ -499,6 +499,11 @@ class BaseHMM(BaseSequenceModel):
         Rabiner (1989), eqs. 30-35; for several paths N. Seshadri & C.-E. W. Sundberg (1994), "List
         Viterbi decoding algorithms with applications", IEEE Trans. Communications 42.
         """
+        if np.ndim(n_paths):
+            raise ValueError(
+                f"n_paths must be a positive integer, got {n_paths!r}. If these are the lengths of "
+                "sequences, pass them as lengths=."
+            )
         n_paths = check_positive(n_paths, "n_paths")
         sequences = self._check_X(X, groups, lengths)
         model = self._model_for(sequences)

@@ -23,6 +23,11 @@ MOST_PROBABILITIES = 10**8  # that codes may ask for by their size: 0.8 GB a cop
 class CategoricalEmission(Emission):
     """Independent categorical columns; X holds integer codes (n, D), MISSING for none."""
 
+    remedy = (
+        " With alpha > 0 a category that a state did not have in training keeps a positive "
+        "probability."
+    )
+
     tables: tuple[np.ndarray, ...]  # one (K, V_d) a column
     alpha: float = 0.0
     held: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -163,7 +168,8 @@ class CategoricalHMM(BaseHMM):
         give it where later data may hold codes that training lacks.
     alpha : float, default=0.0
         Pseudo-count of each category in each state; 0 is maximum likelihood.  It is part of the
-        objective: a Dirichlet(1 + alpha) prior.
+        objective: a Dirichlet(1 + alpha) prior.  Held-out data may have categories that a training
+        fold lacks, and score -inf with 0: cross-validation needs ``alpha > 0``.
     initial_state : {"learn", "stationary"}, default="learn"
         Learn the start distribution, or take the stationary distribution of the transition matrix,
         which moves with it (one sequence says next to nothing about its start).
@@ -360,8 +366,9 @@ class CategoricalHMM(BaseHMM):
 
     def _encode(self, sequences: Sequences, reset: bool) -> Sequences:
         X = sequences.X
-        self._check_whole(X)
-        largest = np.nan_to_num(np.fmax.reduce(X, axis=0), nan=MISSING)
+        self._check_whole(sequences)
+        with np.errstate(invalid="ignore"):  # NaN only
+            largest = np.nan_to_num(np.fmax.reduce(X, axis=0), nan=MISSING)
         if reset:
             self.n_categories_ = self._count_categories(largest)
         for column, (code, n_categories) in enumerate(zip(largest, self.n_categories_)):
@@ -380,7 +387,8 @@ class CategoricalHMM(BaseHMM):
             codes[rows] = np.nan_to_num(X[rows], nan=MISSING)
         return sequences._replace(X=codes)
 
-    def _check_whole(self, X) -> None:
+    def _check_whole(self, sequences: Sequences) -> None:
+        X = sequences.X
         for rows in _blocks(len(X)):
             whole = (X[rows] == np.floor(X[rows])) | np.isnan(X[rows])
             if whole.all():
@@ -388,8 +396,9 @@ class CategoricalHMM(BaseHMM):
             row, column = np.argwhere(~whole)[0]
             row += rows.start
             raise ValueError(
-                f"{type(self).__name__} needs integer codes: X has {X[row, column]} at row {row}, "
-                f"column {column}. sklearn.preprocessing.OrdinalEncoder makes codes of categories."
+                f"{type(self).__name__} needs integer codes: X has {X[row, column]} at "
+                f"{sequences.place(row)}, column {column}. sklearn.preprocessing.OrdinalEncoder "
+                "makes codes of categories."
             )
 
     def _count_categories(self, largest: np.ndarray) -> np.ndarray:
@@ -475,8 +484,13 @@ def _blocks(n_rows: int) -> Iterator[slice]:
 
 def _check_tables(value, name: str, n_states: int, n_categories) -> tuple[np.ndarray, ...]:
     """One table of probabilities for each column."""
-    is_list = isinstance(value, list | tuple) and len(value) and np.ndim(value[0]) == 2
-    tables = list(value) if is_list or np.ndim(value) == 3 else [value]
+    try:
+        is_list = isinstance(value, list | tuple) and len(value) and np.ndim(value[0]) == 2
+        tables = list(value) if is_list or np.ndim(value) == 3 else [value]
+    except ValueError:
+        raise ValueError(
+            f"The rows of {name} must have one length, the number of categories, got {value!r}."
+        ) from None
     if n_categories is None:
         n_categories = [None] * len(tables)
     if len(tables) != len(n_categories):

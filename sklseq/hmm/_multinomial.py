@@ -24,6 +24,11 @@ from sklseq.hmm._chain import Emission, LogTails, Parameter, n_free_in_rows
 class MultinomialEmission(Emission):
     """Rows of counts (n, V) whose totals are given."""
 
+    remedy = (
+        " With alpha > 0 a category that a state did not have in training keeps a positive "
+        "probability."
+    )
+
     table: np.ndarray  # (K, V)
     n_trials: int = 1  # total of a sampled row
     alpha: float = 0.0
@@ -131,7 +136,8 @@ class MultinomialHMM(BaseHMM):
         Total of a row that ``sample`` draws.  Default: the mean total in ``fit``, rounded.
     alpha : float, default=0.0
         Pseudo-count of each category in each state; 0 is maximum likelihood.  It is part of the
-        objective: a Dirichlet(1 + alpha) prior.
+        objective: a Dirichlet(1 + alpha) prior.  Held-out data may have categories that a training
+        fold lacks, and score -inf with 0: cross-validation needs ``alpha > 0``.
     initial_state : {"learn", "stationary"}, default="learn"
         Learn the start distribution, or take the stationary distribution of the transition matrix,
         which moves with it (one sequence says next to nothing about its start).
