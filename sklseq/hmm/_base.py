@@ -710,8 +710,10 @@ class BaseHMM(BaseSequenceModel):
         -------
         Forecast
             Named tuple of arrays ``(n_steps, ...)``, or ``(n_sequences, n_steps, ...)`` for several
-            sequences: what the family says of future observations, `quantiles` (n_steps,
-            n_quantiles, n_features) if asked for, then `state_probabilities`.
+            sequences: what the family says of future observations (`means` and `covariances` of
+            the Gaussian families, `means` of ``PoissonHMM``, `probabilities` of ``CategoricalHMM``
+            and ``MultinomialHMM``), `quantiles` (n_steps, n_quantiles, n_features) if asked for,
+            then `state_probabilities`.
 
         Raises
         ------

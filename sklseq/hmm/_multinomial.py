@@ -176,7 +176,8 @@ class MultinomialHMM(BaseHMM):
     n_init : int, default=5
         Number of starting values: k-means first (equal parts of each sequence, where the zeros of
         `transmat_init` make a left-right model), then random rows.  Each gets ten iterations, the
-        best is finished.  One where every ``*_init`` is given.
+        best by its objective is finished, which favours starts that rise quickly: compare numbers
+        of states after more starts, such as 20.  One where every ``*_init`` is given.
     n_jobs : int, default=None
         Threads over shards of whole sequences; None is one.  The result does not depend on it.
         Inside ``joblib.parallel_config`` the shards go to that backend.
@@ -229,6 +230,10 @@ class MultinomialHMM(BaseHMM):
     their total, as in hmmlearn.  The coefficient does not depend on the parameters; without it the
     likelihood would be that of the symbols in their order, which is what ``CategoricalHMM`` and
     ``SoftmaxStateSpace`` score.  For one symbol a step (one-hot rows) it is 1 and all agree.
+
+    Counts need not be whole numbers, so that weights, such as those of ``TfidfTransformer``, can be
+    fitted as they are (a factorial is then a Gamma function): the likelihood is a quasi-likelihood,
+    to be compared between models of the same X only.
 
     References
     ----------
