@@ -6,8 +6,10 @@ wings.
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
+from functools import wraps
 
 import numpy as np
 from sklearn.base import (
@@ -34,6 +36,31 @@ def unchanged_on_error(estimator):
         raise
 
 
+def _checks_names(from_parameters):
+    """The constructor for known parameters, with an error for names that it does not have."""
+
+    @wraps(from_parameters)
+    def checked(cls, *args, **params):
+        own = {name: one for name, one in inspect.signature(from_parameters).parameters.items()
+               if one.kind is inspect.Parameter.KEYWORD_ONLY}  # fmt: skip
+        others = set(inspect.signature(cls).parameters) - set(own) - {"n_components"}
+        what = f"{cls.__name__}.from_parameters"
+        if "n_components" in params and "n_components" not in own:
+            raise TypeError(f"{what} reads n_components off the parameters: leave it out.")
+        for name in params:
+            if name not in others and name not in own:
+                raise TypeError(
+                    f"{what} has no parameter {name!r}. It takes {', '.join(own)}, and the "
+                    f"parameters of {cls.__name__}: {', '.join(sorted(others))}."
+                )
+        for name, one in own.items():
+            if one.default is inspect.Parameter.empty and name not in params:
+                raise TypeError(f"{what} needs {name}. It takes {', '.join(own)}.")
+        return from_parameters(cls, *args, **params)
+
+    return checked
+
+
 class BaseSequenceModel(
     DocumentationLink,
     ClassNamePrefixFeaturesOutMixin,
@@ -53,6 +80,11 @@ class BaseSequenceModel(
     __metadata_request__score = {"groups": True}
     __metadata_request__predict = {"groups": True}
     __metadata_request__transform = {"groups": True}
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "from_parameters" in vars(cls):
+            cls.from_parameters = classmethod(_checks_names(vars(cls)["from_parameters"].__func__))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -212,7 +244,8 @@ class BaseSequenceModel(
         """Akaike's information criterion on X (lower is better).
 
         -2 log-likelihood + 2 x number of free parameters; structural zeros, fixed parameters and
-        gauge freedom are not counted (Akaike 1974).
+        gauge freedom are not counted (Akaike 1974).  A probability is 0 by structure where the fit
+        started from 0 (or the model was given with 0); one that was estimated to be 0 counts.
 
         Parameters
         ----------

@@ -22,6 +22,7 @@ from sklseq._gaussian_moments import moments as add_sums
 from sklseq._validation import check_broadcast, check_parameter_array, check_real
 
 STARVED = 1e-8  # expected rows below which a component says nothing about its parameters
+SINGULAR = 1e-14  # an eigenvalue of a correlation matrix that is zero but for rounding
 
 
 class Floor(NamedTuple):
@@ -188,6 +189,23 @@ class CovarianceType(ABC):
     @abstractmethod
     def gradient(self, moments: GaussianMoments, covars) -> tuple[np.ndarray, np.ndarray]:
         """Derivatives of `expected_log_density` by the means and by each entry of `covars`."""
+
+    def check_regular(self, means, covars, floor: Floor) -> None:
+        """A covariance that has collapsed, for want of a floor, is an error."""
+        if floor.reg_covar > SINGULAR:
+            return
+        full = self.to_full(covars, means.shape[1], len(means))
+        deviations = np.sqrt(np.maximum(np.diagonal(full, axis1=1, axis2=2), 0.0))
+        regular = (deviations > 4 * np.finfo(float).eps * np.abs(means)).all(axis=1)
+        if self.is_matrix and regular.all():
+            correlations = full / (deviations[:, :, None] * deviations[:, None, :])
+            regular = np.linalg.eigvalsh(correlations)[:, 0] > SINGULAR
+        if not regular.all():
+            raise ValueError(
+                f"The covariance of component {np.argmin(regular)} is singular, and "
+                f"reg_covar={floor.reg_covar:g} puts no floor under it: the likelihood has no "
+                "maximum. Give a positive reg_covar, fewer components or fewer columns."
+            )
 
     @abstractmethod
     def to_full(self, covars, n_features: int, n_components: int) -> np.ndarray:

@@ -83,7 +83,10 @@ def map_statistics(function, tree):
 def expect(model: Model, sequences: Sequences, n_jobs: int | None = None):
     """E-step over all shards: (statistics, log-likelihood), added in a fixed order."""
     with Workers(sequences, n_jobs, _shard_steps(model)) as workers:
-        return _expect(model, workers)
+        try:
+            return _expect(model, workers)
+        except ImpossibleStart as error:  # a name for this module only
+            raise ValueError(str(error)) from None
 
 
 def _expect(model: Model, workers: Workers):
@@ -176,7 +179,7 @@ class _Run:
         statistics, log_likelihood = _expect(model, self.workers)
         before = self.objective
         now = self._objective_of(model, log_likelihood)
-        if not now >= before - ROUNDING * max(1.0, abs(before)):
+        if not now >= before - self._rounding * max(1.0, abs(before)):
             warnings.warn(
                 f"The objective fell from {before} to {now} nats per step in iteration "
                 f"{self.n_iter + 1}, which EM cannot do: the parameters before it are kept. "
@@ -188,6 +191,16 @@ class _Run:
             return 0.0
         self._record(model, statistics, log_likelihood)
         return now - before
+
+    @property
+    def _rounding(self) -> float:
+        """Relative fall of the objective that is rounding.
+
+        Posterior probabilities are differences of log-likelihoods, so their relative error is the
+        last digit of the total.  It moves the M-step away from its maximum, which costs its square.
+        """
+        total = self.objective * self.workers.sequences.n_steps
+        return ROUNDING + (np.finfo(float).eps * total) ** 2
 
     def _leap(self, start) -> float:
         """Squared extrapolation along two EM steps from `start`, of which the first was taken.
@@ -309,7 +322,7 @@ def run_em(
 
     Raises
     ------
-    ImpossibleStart
+    ValueError
         Every start gives some sequence probability zero; a single one is passed over.
 
     Warns
@@ -338,7 +351,7 @@ def run_em(
                     continue
                 runs[-1].advance(short, tol)
             if not runs:
-                raise impossible
+                raise ValueError(str(impossible)) from None
             progress.run = ""
             if finish:
                 _best(runs).advance(max_iter, tol)

@@ -8,9 +8,10 @@ data and indptr.  The wording of every error about input is in this file.
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ import numpy as np
 from joblib.parallel import SequentialBackend, ThreadingBackend, get_active_backend
 from scipy import sparse
 from sklearn import get_config
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, get_tags
 from sklearn.utils.validation import validate_data
 from threadpoolctl import ThreadpoolController
@@ -60,6 +62,13 @@ class Sequences(NamedTuple):
     def n_samples(self) -> int:
         """What scikit-learn counts: rows of a flat X, sequences of a collection."""
         return self.n_steps if self.form == "flat" else self.n_sequences
+
+    def place(self, row: int) -> str:
+        """Where a row is, for messages."""
+        if self.n_sequences == 1:
+            return f"row {row}"
+        i = int(np.searchsorted(self.offsets, row, side="right")) - 1
+        return f"row {row - self.offsets[i]} of sequence {i}"
 
     def like_input(self, values: np.ndarray, axis: int = 0) -> np.ndarray:
         """Give row-aligned values the form of the input.
@@ -112,6 +121,7 @@ def check_sequences(
     """
     if groups is not None and lengths is not None:
         raise ValueError("groups and lengths both say where sequences start: pass one of them.")
+    X = fill_masked(X)
     if is_collection(X):
         sequences = _from_collection(estimator, X, groups, lengths, reset)
     else:
@@ -119,9 +129,12 @@ def check_sequences(
         valid = _is_valid_already(estimator, X, rules, reset)
         if reset or not valid:
             rules = {"skip_check_array": True} if valid else rules
-            X = validate_data(estimator, X, reset=reset, **rules)
+            with _located(estimator, X):
+                X = validate_data(estimator, X, reset=reset, **rules)
         offsets = _flat_offsets(X.shape[0], groups, lengths)
         sequences = Sequences(_canonical(X), offsets)
+    if reset:
+        _warn_unobserved(sequences.X)
     if y is not None:
         _check_y(y, sequences)
     return sequences
@@ -133,6 +146,7 @@ def align_rows(sequences: Sequences, values, name: str, *, dtype, n_columns=None
     `n_columns=None` asks for one value a step; the result is then ``(n_steps,)``, else
     ``(n_steps, n_columns)``.  NaN is let through.
     """
+    values = fill_masked(values)
     if sequences.form != "flat":
         if len(values) != sequences.n_sequences:
             raise ValueError(
@@ -191,6 +205,68 @@ def _is_valid_already(estimator, X, rules, reset) -> bool:
             finite = np.isfinite(X.sum())  # or too large to tell: then the long way
         return bool(finite and not (rules["ensure_non_negative"] and X.min() < 0))
     return X.dtype == np.int64 and get_tags(estimator).input_tags.categorical and X.min() >= 0
+
+
+@contextmanager
+def _located(estimator, X, offsets=None) -> Iterator[None]:
+    """scikit-learn's error about a value, with the place of that value."""
+    try:
+        yield
+    except ValueError as error:
+        text = str(error)
+        if not text.startswith(("Input X contains", "Negative values in data")):
+            raise
+        raise ValueError(text.partition("\n")[0] + _first_bad(estimator, X, offsets)) from None
+
+
+def _first_bad(estimator, X, offsets) -> str:
+    rules = _array_rules(estimator)
+    try:
+        values = check_array(X, dtype=np.float64, ensure_all_finite=False)
+    except (TypeError, ValueError):  # sparse, or nothing that has rows
+        return ""
+    bad = np.isinf(values)
+    if rules["ensure_all_finite"] is True:
+        bad |= np.isnan(values)
+    if rules["ensure_non_negative"] and not bad.any():
+        bad = values < 0
+    if not bad.any():
+        return ""
+    row, column = np.argwhere(bad)[0]
+    offsets = np.array([0, len(values)]) if offsets is None else offsets
+    place = f"{Sequences(values, offsets).place(row)}, column {column}"
+    text = f" The first: {values[row, column]} at {place}."
+    if np.isnan(values[row, column]) and rules["ensure_non_negative"]:
+        text += f" For {type(estimator).__name__} a row of zeros is a missing step."
+    return text
+
+
+def _warn_unobserved(X) -> None:
+    """A fit to nothing ends like any other; it must not do so in silence."""
+    if sparse.issparse(X) or not np.isnan(X[0]).any():
+        return
+    with np.errstate(invalid="ignore"):
+        unobserved = np.isnan(np.fmax.reduce(X, axis=0))
+    if unobserved.any():
+        columns = ", ".join(map(str, np.flatnonzero(unobserved)))
+        warnings.warn(
+            f"X has no observed value in column {columns}: what is fitted to it says nothing.",
+            ConvergenceWarning,
+            stacklevel=5,
+        )
+
+
+def fill_masked(X):
+    """NaN for the masked entries of a masked array, or of those in a collection.
+
+    ``np.asarray`` would give what lies under the mask.
+    """
+    if isinstance(X, np.ma.MaskedArray):
+        return X.astype(np.float64).filled(np.nan) if np.ma.is_masked(X) else X.data
+    has_items = isinstance(X, list | tuple) or (isinstance(X, np.ndarray) and X.dtype == object)
+    if has_items and any(isinstance(item, np.ma.MaskedArray) for item in X):
+        return [fill_masked(item) for item in X]
+    return X
 
 
 def _canonical(X):
@@ -261,9 +337,11 @@ def _from_collection(estimator, X, groups, lengths, reset) -> Sequences:
     rules = _array_rules(estimator)
     if hasattr(X[0], "columns"):  # a frame: its names, then the numbers
         validate_data(estimator, X[0], reset=reset, skip_check_array=True)
-        flat = check_array(flat, estimator=estimator, input_name="X", **rules)
+        with _located(estimator, flat, offsets):
+            flat = check_array(flat, estimator=estimator, input_name="X", **rules)
     else:
-        flat = validate_data(estimator, flat, reset=reset, **rules)
+        with _located(estimator, flat, offsets):
+            flat = validate_data(estimator, flat, reset=reset, **rules)
     return Sequences(_canonical(flat), offsets, form)
 
 
@@ -298,6 +376,7 @@ def check_items(items) -> None:
 
 def concatenate(items):
     """The rows of all sequences, one after the other."""
+    items = fill_masked(items)
     if isinstance(items, np.ndarray) and items.ndim == 3:
         return items.reshape(-1, items.shape[2])
     if any(sparse.issparse(item) for item in items):
@@ -398,7 +477,9 @@ def refuse_frame_output(estimator) -> None:
     if container != "default":
         raise ValueError(
             f"set_output(transform={container!r}) needs a flat 2-D X (with groups= or lengths= for "
-            "several sequences); X is a collection."
+            "several sequences); X is a collection. sklseq.concat_sequences(X) gives the flat X "
+            f"and its groups; {type(estimator).__name__}.set_output(transform='default') takes "
+            "collections, also where set_config asks for frames."
         )
 
 

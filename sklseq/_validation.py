@@ -20,6 +20,13 @@ def check_em_parameters(estimator) -> None:
     check_count(estimator, "verbose", 0)
     if not (estimator.n_jobs is None or isinstance(estimator.n_jobs, Integral)):
         raise TypeError(f"n_jobs must be None or an integer, got {estimator.n_jobs!r}.")
+    if estimator.n_jobs == 0:
+        raise ValueError(
+            "n_jobs must not be 0: it is a number of threads, or -1 for one for each processor."
+        )
+    for name in ("continues", "warm_start"):
+        if hasattr(estimator, name):
+            check_flag(estimator, name)
     if hasattr(estimator, "learning_decay"):
         check_real(estimator, "learning_decay", 0.5, boundaries="neither")
         if estimator.learning_decay > 1.0:
@@ -37,6 +44,12 @@ def check_count(estimator, name: str, minimum: int) -> int:
     if not isinstance(value, Integral):  # check_scalar would not say which value it got
         raise TypeError(f"{name} must be an integer, got {value!r}.")
     return check_scalar(value, name, Integral, min_val=minimum)
+
+
+def check_flag(estimator, name: str) -> None:
+    value = getattr(estimator, name)
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r}.")
 
 
 def check_positive(value, name: str) -> int:
@@ -137,6 +150,11 @@ def check_fixed(estimator, shapes: Mapping[str, tuple]) -> dict[str, np.ndarray]
     fixed = estimator.fixed
     if isinstance(fixed, str):
         fixed = (fixed,)
+    if not isinstance(fixed, Collection):
+        raise TypeError(
+            "fixed must be a name, a tuple of names (empty: nothing is fixed) or a dict of name -> "
+            f"boolean mask, got {fixed!r}."
+        )
     if not isinstance(fixed, Mapping):
         fixed = dict.fromkeys(fixed, True)
     masks = {}

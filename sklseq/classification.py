@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
@@ -18,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklseq._base import unchanged_on_error
 from sklseq._documentation import DocumentationLink
-from sklseq._sequences import check_items, concatenate, is_collection
+from sklseq._sequences import check_items, concatenate, fill_masked, is_collection
 from sklseq._validation import check_probabilities
 
 __all__ = ["SequenceClassifier"]
@@ -129,7 +133,8 @@ class SequenceClassifier(DocumentationLink, ClassifierMixin, MetaEstimatorMixin,
         estimators = []
         for code in range(len(classes)):
             estimator = _with_all_categories(_seeded(model, seeds), sequences)
-            estimators.append(estimator.fit(_take(sequences, codes == code)))
+            with _warnings_of(classes[code]):
+                estimators.append(estimator.fit(_take(sequences, codes == code)))
         self.classes_, self.class_prior_ = classes, prior
         self.transformers_, self.estimators_ = fitted, estimators
 
@@ -205,6 +210,7 @@ class SequenceClassifier(DocumentationLink, ClassifierMixin, MetaEstimatorMixin,
                 f"requires y to be passed, but the target y is None: {type(self).__name__} needs a "
                 "label for each sequence."
             )
+        X = fill_masked(X)
         self._rows_are_sequences = not is_collection(X)
         if self._rows_are_sequences:
             X = validate_data(self, X, **self._array_rules())[:, :, None]
@@ -218,6 +224,7 @@ class SequenceClassifier(DocumentationLink, ClassifierMixin, MetaEstimatorMixin,
         return X, y
 
     def _check_X(self, X):
+        X = fill_masked(X)
         if is_collection(X):
             check_items(X)
             return X
@@ -251,6 +258,15 @@ def _split_pipeline(estimator) -> tuple[list, object]:
     return [step for step in steps[:-1] if step is not None and step != "passthrough"], steps[-1]
 
 
+@contextmanager
+def _warnings_of(label) -> Iterator[None]:
+    """Warnings of one class's model say which class it is."""
+    with warnings.catch_warnings(record=True) as caught:
+        yield
+    for one in caught:
+        warnings.warn(f"Class {label}: {one.message}", one.category, stacklevel=5)
+
+
 def _seeded(estimator, random_state):
     """A clone, each of its ``random_state`` drawn from `random_state` unless that is None."""
     estimator = clone(estimator)
@@ -266,7 +282,9 @@ def _with_all_categories(estimator, sequences):
     """A model of codes must know those of all classes, not of its own only."""
     if "n_categories" in estimator.get_params() and estimator.n_categories is None:
         codes = np.nan_to_num(concatenate(sequences).astype(float))
-        estimator.set_params(n_categories=np.maximum(codes.max(axis=0), 0).astype(int) + 1)
+        largest = np.maximum(codes.max(axis=0), 0)
+        estimator._check_codes(largest)
+        estimator.set_params(n_categories=largest.astype(int) + 1)
     return estimator
 
 

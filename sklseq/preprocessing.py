@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +15,7 @@ from sklseq._documentation import DocumentationLink
 from sklseq._sequences import (
     check_items,
     concatenate,
+    fill_masked,
     group_offsets,
     is_collection,
     length_offsets,
@@ -109,6 +111,16 @@ def _lengths(collection) -> np.ndarray:
     return np.array([item.shape[0] if hasattr(item, "shape") else len(item) for item in collection])
 
 
+def _rows(collection):
+    """The rows of all sequences; of frames a frame, so that the names of its columns arrive."""
+    if not all(hasattr(item, "columns") for item in collection):
+        return concat_sequences(collection)[0]
+    check_items(collection)
+    library = sys.modules[type(collection[0]).__module__.partition(".")[0]]  # pandas, polars
+    rows = library.concat(list(collection))
+    return rows.reset_index(drop=True) if hasattr(rows, "reset_index") else rows
+
+
 def _inner_has(method: str):
     return available_if(lambda self: hasattr(self.transformer, method))
 
@@ -116,8 +128,10 @@ def _inner_has(method: str):
 class Stepwise(DocumentationLink, MetaEstimatorMixin, TransformerMixin, BaseEstimator):
     """Run a row-wise transformer on a collection of sequences.
 
-    The sequences are joined, transformed as rows, and cut again; a flat 2-D X passes through.  It
-    lets ``StandardScaler``, ``PCA`` and their like stand before a sequence model in a Pipeline.
+    The sequences are joined, transformed as rows, and cut again; a flat 2-D X passes through.
+    Frames are joined to a frame: names of columns are checked, and a ``ColumnTransformer`` may use
+    them.  It lets ``StandardScaler``, ``PCA`` and their like stand before a sequence model in a
+    Pipeline.
 
     Parameters
     ----------
@@ -175,7 +189,8 @@ class Stepwise(DocumentationLink, MetaEstimatorMixin, TransformerMixin, BaseEsti
         -------
         self
         """
-        rows, y = (concat_sequences(X)[0], None) if is_collection(X) else (X, y)
+        X = fill_masked(X)
+        rows, y = (_rows(X), None) if is_collection(X) else (X, y)
         self.transformer_ = clone(self.transformer).fit(rows, y)
         self._copy_names()
         return self
@@ -195,6 +210,11 @@ class Stepwise(DocumentationLink, MetaEstimatorMixin, TransformerMixin, BaseEsti
         Returns
         -------
         ndarray, or the same kind of collection as X
+
+        Raises
+        ------
+        ValueError
+            If the transformer does not give one row for each step.
         """
         check_is_fitted(self, "transformer_")
         return self._apply(self.transformer_.transform, X)
@@ -215,10 +235,11 @@ class Stepwise(DocumentationLink, MetaEstimatorMixin, TransformerMixin, BaseEsti
         return self._apply(self.transformer_.inverse_transform, X)
 
     def _apply(self, function, X):
+        X = fill_masked(X)
         if not is_collection(X):
-            return function(X)
+            return self._transform_rows(function, X)
         refuse_frame_output(self)
-        rows = function(concat_sequences(X)[0])
+        rows = self._transform_rows(function, _rows(X))
         if isinstance(X, np.ndarray) and X.ndim == 3:
             return rows.reshape(*X.shape[:2], -1)
         bounds = offsets_of(_lengths(X))
@@ -229,6 +250,18 @@ class Stepwise(DocumentationLink, MetaEstimatorMixin, TransformerMixin, BaseEsti
                 result[i] = part
             return result
         return type(X)(parts)
+
+    def _transform_rows(self, function, rows):
+        result = function(rows)
+        before, after = (
+            (one if hasattr(one, "shape") else np.asarray(one)).shape[0] for one in (rows, result)
+        )
+        if before != after:
+            raise ValueError(
+                "Stepwise needs a transformer that gives one row for each step: "
+                f"{type(self.transformer_).__name__} made {after} rows of {before}."
+            )
+        return result
 
     @_inner_has("get_feature_names_out")
     def get_feature_names_out(self, input_features=None):

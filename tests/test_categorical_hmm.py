@@ -8,7 +8,7 @@ import pytest
 from references import categorical_log_obs, log_smooth, random_chain
 from sklearn.exceptions import ConvergenceWarning
 
-from sklseq import CategoricalHMM
+from sklseq import CategoricalHMM, SequenceClassifier
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -136,3 +136,19 @@ def test_promoters(shared_data):
     counts = np.bincount(np.concatenate(promoters)[:, 0])
     np.testing.assert_allclose(one.emissionprob_[0], counts / counts.sum(), rtol=1e-12)
     assert three.score(promoters) > one.score(promoters)
+
+
+@pytest.mark.parametrize("code", [10**9, 1e20])
+def test_absurd_codes_are_refused(code):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match=r"code in column 1 of X is 1e\+\d\d: .*Ord"):
+            CategoricalHMM().fit([[0, 0], [1, code]])
+        with pytest.raises(ValueError, match=r"code in column 0 of X is 1e\+\d\d: .*Ord"):
+            SequenceClassifier(CategoricalHMM()).fit([[[0]], [[code]]], [0, 1])
+        model = CategoricalHMM(n_categories=3, random_state=0)
+        with pytest.raises(ValueError, match=r"Unknown category 10{9,} in column 0"):
+            model.fit([[0], [code]])
+        model.fit([[0], [1], [2]])
+        with pytest.raises(ValueError, match=r"Unknown category 10{9,} in column 0"):
+            model.predict([[code]])

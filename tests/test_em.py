@@ -653,3 +653,13 @@ def test_an_impossible_start_is_passed_over_and_only_all_of_them_are_an_error():
     assert result.objectives == [-3.0, -2.0, -2.0]
     with pytest.raises(ValueError, match="Cannot fit: sequence 0 has probability zero"):
         scripted(impossible, impossible)
+
+
+def test_rounding_of_huge_counts_is_no_fault(rng):
+    """At a log-likelihood of 1e13 nats its last digit is a thousandth of a posterior."""
+    X = rng.poisson(3, (60, 1)) * 10**12
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for seed in range(3):
+            hmm = PoissonHMM(2, random_state=seed).fit(X)
+            assert hmm.converged_

@@ -7,7 +7,7 @@ from references import FAMILIES, full_covariances, gaussian_log_obs, log_smooth,
 from scipy import stats
 from sklearn.exceptions import ConvergenceWarning
 
-from sklseq import GaussianHMM
+from sklseq import GaussianHMM, GaussianMixtureHMM
 
 TYPES = ["full", "tied", "diag", "spherical"]
 SHAPES = {"full": (3, 2, 2), "tied": (2, 2), "diag": (3, 2), "spherical": (3,)}
@@ -190,3 +190,26 @@ def test_no_warning_where_all_is_well(rng):
         warnings.simplefilter("error")
         warnings.simplefilter("error", ConvergenceWarning)
         GaussianHMM(2, random_state=0).fit(X).predict(X)
+
+
+@pytest.mark.parametrize("estimator", [GaussianHMM, GaussianMixtureHMM])
+@pytest.mark.parametrize("data", ["clusters of equal rows", "constant", "collinear"])
+def test_a_collapsed_covariance_names_the_floor(rng, estimator, data):
+    column = rng.normal(size=(30, 1))
+    X, kind = {
+        "clusters of equal rows": (np.repeat([0.0, 1, 2, 3], 5)[:, None], "diag"),
+        "constant": (np.ones((20, 1)), "spherical"),
+        "collinear": (np.hstack([column, column]), "full"),
+    }[data]
+    model = estimator(4, covariance_type=kind, reg_covar=0, max_iter=1000, random_state=0)
+    with pytest.raises(ValueError, match="singular, and reg_covar=0 puts no floor"):
+        model.fit(X)
+    if data == "collinear" and estimator is GaussianHMM:  # fine where columns are independent
+        estimator(2, covariance_type="diag", reg_covar=0, random_state=0).fit(X)
+    model.set_params(reg_covar=1e-6, max_iter=2, tol=10.0).fit(X)
+
+
+def test_without_a_floor_a_small_variance_far_away_is_legal(rng):
+    X = np.concatenate([rng.normal(size=(20, 1)), 1e7 + rng.normal(size=(20, 1))])
+    model = GaussianHMM(2, reg_covar=0, random_state=0).fit(X)
+    np.testing.assert_allclose(model.covars_, 1.0, rtol=0.7)

@@ -259,3 +259,15 @@ def test_nothing_changes_the_estimator(rng):
     hmm.standard_errors(X)
     for name, value in before.items():
         np.testing.assert_array_equal(getattr(hmm, name), value)
+
+
+def test_an_impossible_x_is_named():
+    nothing_free = [1.0, 0.0], np.eye(2)[:, [0, 1, 1]] * [1, 1, 0]
+    something_free = [0.5, 0.5], [[0.5, 0.5, 0.0], [0.2, 0.8, 0.0]]
+    for startprob, table in (nothing_free, something_free):
+        model = CategoricalHMM.from_parameters(
+            startprob=startprob, transmat=np.eye(2), emissionprob=table
+        )
+        X = [[[0], [0]], [[0], [2]]]
+        with pytest.raises(ValueError, match="No standard errors: sequence 1 has probability zero"):
+            model.standard_errors(X)

@@ -247,3 +247,35 @@ def test_dwell_times_are_those_of_drawn_paths():
     visits = [(key, len(list(run))) for key, run in itertools.groupby(states)]
     for k, expected in enumerate((10.0, 2.5)):
         assert np.mean([n for key, n in visits if key == k]) == pytest.approx(expected, rel=0.03)
+
+
+# --- What is free -----------------------------------------------------------------------------
+
+
+def test_estimated_zeros_count_as_free_parameters():
+    """How far a probability has gone to 0 depends on tol; the size of the model does not."""
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    X[30:] += 4
+    model = GaussianHMM(3, covariance_type="spherical", max_iter=2000, random_state=0)
+    counts = {model.set_params(tol=tol).fit(X)._n_free_parameters() for tol in (1e-3, 1e-6, 1e-9)}
+    assert counts == {2 + 3 * 2 + 3 * 2 + 3}
+    assert np.any(model.transmat_ == 0)  # or the test says nothing
+    model.sort_states()
+    assert {model._n_free_parameters()} == counts
+    model.set_params(warm_start=True, max_iter=2000).fit(X)
+    assert {model._n_free_parameters()} == counts
+    assert {model.partial_fit(X)._n_free_parameters()} == counts
+
+
+def test_zeros_that_a_fit_starts_from_are_not_free(rng):
+    X = rng.normal(size=(60, 1))
+    model = GaussianHMM(3, transmat_init=[[0.5, 0.5, 0], [0, 0.5, 0.5], [0, 0, 1]], random_state=0)
+    assert model.fit(X)._n_free_parameters() == 2 + 2 + 3 + 3
+    assert model.sort_states([2, 1, 0])._n_free_parameters() == 2 + 2 + 3 + 3
+    model.set_params(transmat_init=None).fit(X)  # anew: nothing is left of the zeros
+    assert model._n_free_parameters() == 2 + 6 + 3 + 3
+    given = GaussianHMM.from_parameters(
+        startprob=[1, 0], transmat=[[0.5, 0.5], [0, 1]], means=[[0], [1]], covars=[[1], [1]]
+    )
+    assert given._n_free_parameters() == 0 + 1 + 2 + 2
+    assert given.set_params(warm_start=True).fit(X)._n_free_parameters() == 0 + 1 + 2 + 2

@@ -2,12 +2,14 @@
 
 import importlib.metadata
 import importlib.resources
+import pickle
 import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import sklseq
@@ -107,3 +109,41 @@ def test_annotations_are_real():
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="the package needs 3.11")
 def test_python_version_is_what_the_package_says():
     assert sys.version_info >= (3, 11)
+
+
+def same(left, right):
+    """Of the same class and content, however nested."""
+    assert type(left) is type(right)
+    if isinstance(left, tuple | list):
+        assert getattr(left, "_fields", None) == getattr(right, "_fields", None)
+        assert len(left) == len(right)
+        for one, other in zip(left, right):
+            same(one, other)
+    else:
+        np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "params"),
+    [
+        ("GaussianHMM", "forecast", {"n_steps": 2, "quantiles": [0.5]}),
+        ("PoissonHMM", "forecast", {}),
+        ("CategoricalHMM", "forecast", {}),
+        ("GaussianHMM", "standard_errors", {}),
+        ("GaussianHMM", "forward_backward", {}),
+        ("GaussianHMM", "pseudo_residuals", {}),
+        ("KalmanSmoother", "forecast", {}),
+        ("KalmanSmoother", "filter", {}),
+        ("KalmanSmoother", "smooth", {}),
+        ("SoftmaxStateSpace", "forecast", {}),
+        ("SoftmaxStateSpace", "filter", {}),
+        ("SoftmaxStateSpace", "smooth", {}),
+    ],
+)
+def test_results_pickle(name, method, params):
+    X = np.random.default_rng(0).integers(0, 3, (30, 2)).astype(float)
+    model = getattr(sklseq, name)(1, max_iter=500, tol=1e-3, random_state=0).fit(X)
+    result = getattr(model, method)(X, **params)
+    assert hasattr(result, "_fields")
+    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+        same(pickle.loads(pickle.dumps(result, protocol)), result)

@@ -399,3 +399,10 @@ def test_digits_read_row_by_row():
     # a discriminative model on the pixels is no stranger to these numbers
     flat = LogisticRegression(max_iter=200).fit(train.reshape(len(train), -1) / 16, y_train)
     assert flat.score(test.reshape(len(test), -1) / 16, y_test) > 0.9
+
+
+def test_warnings_name_the_class(rng):
+    X = [rng.normal(size=(9, 1)) for _ in range(4)]
+    classifier = SequenceClassifier(GaussianHMM(2, max_iter=1, n_init=1, random_state=0))
+    with pytest.warns(ConvergenceWarning, match="Class b: GaussianHMM did not converge"):
+        classifier.fit(X, ["a", "a", "b", "b"])

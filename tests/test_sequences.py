@@ -4,9 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import estimator_class
-from sklearn.preprocessing import StandardScaler
+from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils import Bunch
 
+import sklseq
 from sklseq import CategoricalHMM, GaussianHMM, Stepwise, concat_sequences, split_sequences
 
 METHODS = ["predict", "predict_proba", "transform", "score_samples", "filter"]
@@ -302,7 +307,7 @@ def test_set_output_pandas_on_a_collection(sequences, model):
     model.set_output(transform="pandas")
     frame = model.transform(pd.DataFrame(np.vstack(sequences), columns=["a", "b"]).to_numpy())
     assert isinstance(frame, pd.DataFrame)
-    with pytest.raises(ValueError, match="set_output"):
+    with pytest.raises(ValueError, match="concat_sequences"):
         model.transform(sequences)
 
 
@@ -353,6 +358,165 @@ def test_polars(sequences, model):
     np.testing.assert_array_equal(
         stacked(fitted.predict(frames)), stacked(model.predict(sequences))
     )
+
+
+# --- Stepwise -------------------------------------------------------------------------------------
+
+
+def test_stepwise_hands_frames_on(sequences):
+    frames = [pd.DataFrame(X, columns=["level", "slope"]) for X in sequences]
+    scaler = Stepwise(StandardScaler()).fit(frames)
+    assert scaler.feature_names_in_.tolist() == ["level", "slope"]
+    with pytest.raises(ValueError, match="feature names"):
+        scaler.transform([frame[["slope", "level"]] for frame in frames])
+    by_name = Stepwise(ColumnTransformer([("scaled", StandardScaler(), ["slope"])]))
+    expected = Stepwise(StandardScaler()).fit_transform([X[:, 1:] for X in sequences])
+    for part, other in zip(by_name.fit_transform(frames), expected, strict=True):
+        np.testing.assert_array_equal(part, other)
+
+
+def test_stepwise_hands_polars_frames_on(sequences):
+    polars = pytest.importorskip("polars", reason="needs polars (the extra 'peers')")
+    frames = [polars.DataFrame(X, schema=["level", "slope"]) for X in sequences]
+    scaler = Stepwise(StandardScaler())
+    expected = Stepwise(StandardScaler()).fit_transform(sequences)
+    np.testing.assert_allclose(
+        np.concatenate(scaler.fit_transform(frames)), np.concatenate(expected), atol=1e-14
+    )
+    assert scaler.feature_names_in_.tolist() == ["level", "slope"]
+
+
+def test_stepwise_refuses_a_transformer_that_drops_rows(sequences):
+    halving = Stepwise(FunctionTransformer(lambda X: X[::2]))
+    for X in (sequences, sequences[0]):
+        with pytest.raises(ValueError, match=r"FunctionTransformer made \d+ rows of \d+"):
+            halving.fit(X).transform(X)
+
+
+# --- Messages that say where ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("MultinomialHMM", np.nan, r"NaN\. The first: nan at {}, column 1\. .*zeros is a"),
+        ("SoftmaxStateSpace", np.nan, r"NaN\. The first: nan at {}, column 1\. .*zeros is a"),
+        ("PoissonHMM", -2.0, r"(?i)negative values in data .* The first: -2\.0 at {}, column 1"),
+        ("GaussianHMM", np.inf, r"infinity .* The first: inf at {}, column 1"),
+        ("CategoricalHMM", 1.5, r"X has 1\.5 at {}, column 1"),
+    ],
+)
+def test_a_bad_value_is_located(rng, name, value, message):
+    X = rng.poisson(3, (30, 2)).astype(float)
+    X[11, 1] = value
+    with pytest.raises(ValueError, match=message.format("row 11")):
+        getattr(sklseq, name)(2).fit(X)
+    for data, extra in ((X, {"lengths": [9, 21]}), ([X[:9], X[9:]], {})):
+        place = "row 2 of sequence 1"
+        if extra and name != "CategoricalHMM":
+            place = "row 11"  # of the rows as they came
+        with pytest.raises(ValueError, match=message.format(place)):
+            getattr(sklseq, name)(2).fit(data, **extra)
+
+
+@pytest.mark.parametrize("name", ["GaussianHMM", "PoissonHMM", "CategoricalHMM", "KalmanSmoother"])
+def test_a_column_without_values_is_told(name):
+    X = [[1.0, np.nan], [2.0, np.nan], [np.nan, np.nan], [1.0, np.nan]]
+    with pytest.warns(ConvergenceWarning, match="no observed value in column 1"):
+        getattr(sklseq, name)(1, max_iter=2, random_state=0).fit(X)
+
+
+def test_names_of_from_parameters():
+    chain = {"startprob": [1.0], "transmat": [[1.0]], "covars": [[1.0]]}
+    make = GaussianHMM.from_parameters
+    with pytest.raises(TypeError, match=r"no parameter 'mean'\. It takes startprob, transmat"):
+        make(mean=[[0.0]], **chain)
+    with pytest.raises(TypeError, match="needs means"):
+        make(**chain)
+    with pytest.raises(TypeError, match="n_components off the parameters"):
+        make(means=[[0.0]], n_components=1, **chain)
+    assert make(means=[[0.0]], random_state=3, **chain).random_state == 3
+    with pytest.raises(TypeError, match=r"KalmanSmoother\.from_parameters has no parameter 'A'"):
+        sklseq.KalmanSmoother.from_parameters(A=[[1.0]])
+
+
+def test_ragged_table():
+    with pytest.raises(ValueError, match="rows of emissionprob must have one length"):
+        CategoricalHMM.from_parameters(
+            startprob=[0.5, 0.5], transmat=np.eye(2), emissionprob=[[0.5, 0.5], [0.2, 0.3, 0.5]]
+        )
+
+
+def test_lengths_by_position_in_decode(sequences, model):
+    with pytest.raises(ValueError, match="pass them as lengths="):
+        model.decode(np.vstack(sequences), [7, 1, 12, 4])
+
+
+def test_states_that_contradict_a_zero_are_named(rng):
+    model = GaussianHMM(2, transmat_init=np.eye(2), random_state=0)
+    with pytest.raises(ValueError, match=r"states given for sequence 0 are impossible at step 1"):
+        model.fit(rng.normal(size=(6, 1)), states=[0, 1, 0, 1, 0, 1])
+
+
+def test_alpha_is_named_where_a_category_is_impossible():
+    model = CategoricalHMM.from_parameters(
+        startprob=[0.5, 0.5], transmat=np.eye(2), emissionprob=[[1.0, 0.0], [1.0, 0.0]]
+    )
+    with pytest.raises(ValueError, match="alpha > 0"):
+        model.predict([[0], [1]])
+
+
+# --- Masked arrays --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["flat", "list", "stacked", "Stepwise"])
+@pytest.mark.parametrize("name", ["GaussianHMM", "KalmanSmoother", "CategoricalHMM"])
+def test_a_masked_entry_is_missing(rng, name, form):
+    X = rng.integers(0, 3, (24, 2)).astype(float)
+    mask = rng.uniform(size=X.shape) < 0.2
+    masked, holes = np.ma.masked_array(X, mask), np.where(mask, np.nan, X)
+    estimator = getattr(sklseq, name)(2, max_iter=3, tol=10.0, random_state=0)
+    if form == "Stepwise":
+        estimator = make_pipeline(Stepwise(FunctionTransformer()), estimator)
+    if form == "stacked":
+        masked, holes = masked.reshape(2, 12, 2), holes.reshape(2, 12, 2)
+    elif form != "flat":
+        masked, holes = [masked[:9], masked[9:]], [holes[:9], holes[9:]]
+    expected = clone(estimator).fit(holes)
+    estimator.fit(masked)
+    assert estimator.score(masked) == expected.score(holes) == expected.score(masked)
+
+
+@pytest.mark.parametrize("name", ["SoftmaxStateSpace", "MultinomialHMM"])
+def test_a_masked_entry_is_refused_where_nan_is(rng, name):
+    X = np.ma.masked_array(rng.integers(0, 3, (20, 3)), rng.uniform(size=(20, 3)) < 0.2)
+    for data in (X, [X[:9], X[9:]]):
+        with pytest.raises(ValueError, match="NaN"):
+            getattr(sklseq, name)(2).fit(data)
+
+
+def test_a_mask_of_nothing_changes_nothing(rng, model):
+    X = rng.normal(size=(5, 2))
+    assert model.score(np.ma.masked_array(X)) == model.score(X)
+
+
+# --- Constructor parameters that every step-level model has ---------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ({"n_jobs": 0}, ValueError, "n_jobs must not be 0"),
+        ({"n_jobs": "2"}, TypeError, "n_jobs must be None or an integer, got '2'"),
+        ({"continues": "yes"}, TypeError, "continues must be True or False, got 'yes'"),
+        ({"warm_start": "a"}, TypeError, "warm_start must be True or False, got 'a'"),
+        ({"fixed": None}, TypeError, r"fixed must be a name, .* got None"),
+    ],
+)
+@pytest.mark.parametrize("name", ["GaussianHMM", "KalmanSmoother", "SoftmaxStateSpace"])
+def test_parameters_of_all_models(name, params, error, message):
+    with pytest.raises(error, match=message):
+        getattr(sklseq, name)(1, **params).fit(np.eye(3))
 
 
 # --- Helpers -----------------------------------------------------------

@@ -166,6 +166,8 @@ class BaseHMM(BaseSequenceModel):
         self._check_parameters()
         warm = self.warm_start and hasattr(self, "startprob_")  # goes on: the same columns, codes
         with unchanged_on_error(self):
+            if not warm:
+                vars(self).pop("_support", None)
             sequences = self._check_training(X, y, groups, lengths, states, reset=not warm)
             self._set_result(self._run_em(sequences), sequences)
         return self
@@ -227,6 +229,7 @@ class BaseHMM(BaseSequenceModel):
         model = self._warm_model()
         stream = getattr(self, "_stream", None) or Stream(self._learner(sequences)(model))
         model = stream.model
+        self._support = self._support_of(model)
         alone = sequences.form == "flat" and sequences.n_sequences == 1
         goes_on = self.continues and alone and stream.end is not None
         if goes_on:
@@ -249,6 +252,7 @@ class BaseHMM(BaseSequenceModel):
 
     def _run_em(self, sequences: Sequences, *, finish: bool = True) -> EMResult:
         starts, counted = self._starts(sequences), False
+        self._support = self._support_of(starts[0])
         if _nothing_hidden(sequences, starts[0]):
             with limit_threads(sequences.n_steps):
                 starts = [starts[0].m_step(expect(starts[0], sequences, self.n_jobs)[0])]
@@ -498,6 +502,11 @@ class BaseHMM(BaseSequenceModel):
         Rabiner (1989), eqs. 30-35; for several paths N. Seshadri & C.-E. W. Sundberg (1994), "List
         Viterbi decoding algorithms with applications", IEEE Trans. Communications 42.
         """
+        if np.ndim(n_paths):
+            raise ValueError(
+                f"n_paths must be a positive integer, got {n_paths!r}. If these are the lengths of "
+                "sequences, pass them as lengths=."
+            )
         n_paths = check_positive(n_paths, "n_paths")
         sequences = self._check_X(X, groups, lengths)
         model = self._model_for(sequences)
@@ -704,8 +713,10 @@ class BaseHMM(BaseSequenceModel):
         -------
         Forecast
             Named tuple of arrays ``(n_steps, ...)``, or ``(n_sequences, n_steps, ...)`` for several
-            sequences: what the family says of future observations, `quantiles` (n_steps,
-            n_quantiles, n_features) if asked for, then `state_probabilities`.
+            sequences: what the family says of future observations (`means` and `covariances` of
+            the Gaussian families, `means` of ``PoissonHMM``, `probabilities` of ``CategoricalHMM``
+            and ``MultinomialHMM``), `quantiles` (n_steps, n_quantiles, n_features) if asked for,
+            then `state_probabilities`.
 
         Raises
         ------
@@ -728,9 +739,9 @@ class BaseHMM(BaseSequenceModel):
                   for name, values in observed.items()}  # fmt: skip
         fields["state_probabilities"] = ahead
         single = sequences.form == "flat" and sequences.n_sequences == 1
-        return _record_type("Forecast", tuple(fields))(
-            *(values[0] if single else values for values in fields.values())
-        )
+        if single:
+            fields = {name: values[0] for name, values in fields.items()}
+        return _record("Forecast", **fields)
 
     def sample(self, n_samples: int = 1, *, n_sequences: int | None = None, random_state=None):
         """Draw from the model.
@@ -818,15 +829,16 @@ class BaseHMM(BaseSequenceModel):
         -------
         StandardErrors
             Named tuple with an array for each fitted parameter, in its shape and under its name
-            without the underscore.  0 for what is fixed: held entries and structural zeros (an
+            without the underscore.  0 for what is fixed: held entries and structural zeros (here an
             estimate of 0 counts as such).  NaN for probabilities at the edge, below 1e-6, and
             for a row that has no other left.
 
         Raises
         ------
         ValueError
-            If the observed information is not positive definite: the parameters are not at a
-            maximum of the likelihood, or X does not identify them.
+            If X is impossible (names the sequence and the step), or if the observed information is
+            not positive definite: the parameters are not at a maximum of the likelihood, or X does
+            not identify them.
 
         Warns
         -----
@@ -848,9 +860,12 @@ class BaseHMM(BaseSequenceModel):
         JRSS B 44.  Zucchini, MacDonald & Langrock (2016), sec. 3.6.
         """
         sequences = self._check_X(X, groups, lengths)
+        model = self._learning_model()
+        if np.isneginf(self._run(model.log_likelihoods, sequences)[0]).any():
+            raise ValueError(f"No standard errors: {model.why_impossible(sequences)}")
         with limit_threads(sequences.n_steps):
-            errors = standard_errors(self._learning_model(), sequences, self.n_jobs)
-        return _record_type("StandardErrors", tuple(errors))(**errors)
+            errors = standard_errors(model, sequences, self.n_jobs)
+        return _record("StandardErrors", **errors)
 
     def pseudo_residuals(self, X, kind: str = "forecast", *, groups=None, lengths=None):
         """Normal pseudo-residuals, for checking a fit: standard normal if the model is right.
@@ -998,7 +1013,9 @@ class BaseHMM(BaseSequenceModel):
             raise ValueError(
                 "States cannot be renumbered where fixed holds masks: they refer to their numbers."
             )
+        support = _with_tables(model, self._support_of(model)).reordered(order)
         self._set_fitted(model.reordered(order))
+        self._support = _supports(support)
         if getattr(self, "final_stateprob_", None) is not None:
             self.final_stateprob_ = self.final_stateprob_[order]
         stream = getattr(self, "_stream", None)
@@ -1040,8 +1057,34 @@ class BaseHMM(BaseSequenceModel):
         held = check_fixed(self, self._shapes())
         return replace(model, emission=replace(model.emission, held=held), held=held)
 
+    def _support_of(self, model: HMM) -> list[np.ndarray]:
+        """Which probabilities of each table can differ from 0; the others are 0 by structure.
+
+        A fit that goes on keeps what it knows: the zeros that it has come to are estimates.
+        """
+        support, before = _supports(model), getattr(self, "_support", None)
+        if before is None or [one.shape for one in before] != [one.shape for one in support]:
+            return support
+        return [now | then for now, then in zip(support, before)]
+
     def _n_free_parameters(self) -> int:
-        return self._learning_model().n_free_parameters()
+        model = self._learning_model()
+        return _with_tables(model, self._support_of(model)).n_free_parameters()
+
+
+def _supports(model: HMM) -> list[np.ndarray]:
+    """Where each table of probabilities is not 0: start, moves, then the emission's."""
+    tables = [one.values for one in model.emission.parameters() if one.kind == "rows"]
+    return [table > 0 for table in (model.startprob, model.transmat, *tables)]
+
+
+def _with_tables(model: HMM, tables: list[np.ndarray]) -> HMM:
+    """The model with 0 and 1 in its tables of probabilities, for counting what is free."""
+    startprob, transmat, *others = (table.astype(float) for table in tables)
+    values = [others.pop(0) if one.kind == "rows" else one.values
+              for one in model.emission.parameters()]  # fmt: skip
+    emission = model.emission.with_values(values)
+    return replace(model, startprob=startprob, transmat=transmat, emission=emission)
 
 
 def _all_known(sequences: Sequences) -> bool:
@@ -1059,6 +1102,17 @@ def _nothing_hidden(sequences: Sequences, model: HMM) -> bool:
     return _all_known(sequences) and not model.emission.has_hidden(sequences.X)
 
 
+def _record(name: str, **fields):
+    """A named tuple; its fields depend on the family."""
+    return _record_type(name, tuple(fields))(*fields.values())
+
+
 @lru_cache
 def _record_type(name: str, fields: tuple[str, ...]):
-    return namedtuple(name, fields)
+    """Pickles by its fields: a module has no class of this name."""
+    pickled = {"__slots__": (), "__reduce__": lambda self: (_unpickle, (name, self._asdict()))}
+    return type(name, (namedtuple(name, fields),), pickled)
+
+
+def _unpickle(name: str, fields: dict):
+    return _record(name, **fields)

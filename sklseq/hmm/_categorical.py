@@ -16,11 +16,17 @@ from sklseq.hmm._forward_backward import code_source
 from sklseq.hmm._lookup import add_by_code, add_looked_up, to_codes
 
 MISSING = -1  # the code of a missing entry
+MOST_PROBABILITIES = 10**8  # that codes may ask for by their size: 0.8 GB a copy
 
 
 @dataclass(frozen=True)
 class CategoricalEmission(Emission):
     """Independent categorical columns; X holds integer codes (n, D), MISSING for none."""
+
+    remedy = (
+        " With alpha > 0 a category that a state did not have in training keeps a positive "
+        "probability."
+    )
 
     tables: tuple[np.ndarray, ...]  # one (K, V_d) a column
     alpha: float = 0.0
@@ -174,11 +180,12 @@ class CategoricalHMM(BaseHMM):
         Number of hidden states.
     n_categories : int or array-like of int, default=None
         Number of categories (of each column).  Default: that of ``emissionprob_init`` where it is
-        given, else one more than the largest code in ``fit``; give it where later data may hold
-        codes that training lacks.
+        given, else one more than the largest code in ``fit`` (at most 1e8 probabilities in all);
+        give it where later data may hold codes that training lacks.
     alpha : float, default=0.0
         Pseudo-count of each category in each state; 0 is maximum likelihood.  It is part of the
-        objective: a Dirichlet(1 + alpha) prior.
+        objective: a Dirichlet(1 + alpha) prior.  Held-out data may have categories that a training
+        fold lacks, and score -inf with 0: cross-validation needs ``alpha > 0``.
     initial_state : {"learn", "stationary"}, default="learn"
         Learn the start distribution, or take the stationary distribution of the transition matrix,
         which moves with it (one sequence says next to nothing about its start).
@@ -216,8 +223,9 @@ class CategoricalHMM(BaseHMM):
         and at most 1.  1 remembers all chunks alike; less forgets the first ones, which were seen
         with poor parameters.
     n_init : int, default=5
-        Number of starting values, all random; each gets ten
-        iterations, the best is finished.  One where every ``*_init`` is given.
+        Number of starting values, all random; each gets ten iterations, the best by its objective
+        is finished, which favours starts that rise quickly: compare numbers of states after more
+        starts, such as 20.  One where every ``*_init`` is given.
     n_jobs : int, default=None
         Threads over shards of whole sequences; None is one.  The result does not depend on it.
         Inside ``joblib.parallel_config`` the shards go to that backend.
@@ -384,8 +392,9 @@ class CategoricalHMM(BaseHMM):
         if fault >= 0:
             row, column = divmod(fault, X.shape[1])
             raise ValueError(
-                f"{type(self).__name__} needs integer codes: X has {X[row, column]} at row {row}, "
-                f"column {column}. sklearn.preprocessing.OrdinalEncoder makes codes of categories."
+                f"{type(self).__name__} needs integer codes: X has {X[row, column]} at "
+                f"{sequences.place(row)}, column {column}. sklearn.preprocessing.OrdinalEncoder "
+                "makes codes of categories."
             )
         if reset:
             self.n_categories_ = self._count_categories(largest)
@@ -395,7 +404,7 @@ class CategoricalHMM(BaseHMM):
                 if reset:
                     rule = "emissionprob_init" if self.n_categories is None else "n_categories"
                 raise ValueError(
-                    f"Unknown category {code} in column {column} of X: {rule} allow codes 0 to "
+                    f"Unknown category {code:.0f} in column {column} of X: {rule} allow codes 0 to "
                     f"{n_categories - 1}. Give n_categories= in the constructor where later data "
                     "may hold more."
                 )
@@ -403,6 +412,7 @@ class CategoricalHMM(BaseHMM):
 
     def _count_categories(self, largest: np.ndarray) -> np.ndarray:
         if self.n_categories is None and self.emissionprob_init is None:
+            self._check_codes(largest)
             return np.maximum(largest + 1, 1)
         if self.n_categories is None:
             tables = _check_tables(
@@ -422,6 +432,18 @@ class CategoricalHMM(BaseHMM):
                 f"got {self.n_categories!r}."
             )
         return np.broadcast_to(counts, largest.shape).copy()
+
+    def _check_codes(self, largest: np.ndarray) -> None:
+        """Codes that are names of things, such as hashes, would ask for all the memory."""
+        if self.n_components * np.sum(largest + 1.0) <= MOST_PROBABILITIES:
+            return
+        column = int(np.argmax(largest))
+        raise ValueError(
+            f"The largest code in column {column} of X is {largest[column]:g}: a table of the "
+            f"probabilities of so many categories in {self.n_components} states has more than "
+            f"{MOST_PROBABILITIES:,} entries. sklearn.preprocessing.OrdinalEncoder makes small "
+            "codes of the categories there are; n_categories= says that so many are meant."
+        )
 
     def _rows_to_cluster(self, sequences):
         return None  # codes have no distances
@@ -466,8 +488,13 @@ class CategoricalHMM(BaseHMM):
 
 def _check_tables(value, name: str, n_states: int, n_categories) -> tuple[np.ndarray, ...]:
     """One table of probabilities for each column."""
-    is_list = isinstance(value, list | tuple) and len(value) and np.ndim(value[0]) == 2
-    tables = list(value) if is_list or np.ndim(value) == 3 else [value]
+    try:
+        is_list = isinstance(value, list | tuple) and len(value) and np.ndim(value[0]) == 2
+        tables = list(value) if is_list or np.ndim(value) == 3 else [value]
+    except ValueError:
+        raise ValueError(
+            f"The rows of {name} must have one length, the number of categories, got {value!r}."
+        ) from None
     if n_categories is None:
         n_categories = [None] * len(tables)
     if len(tables) != len(n_categories):

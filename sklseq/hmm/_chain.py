@@ -36,6 +36,8 @@ SOURCE_SHARD_STEPS = 65_536  # of a shard whose evidence the kernels work out bl
 class Emission(ABC):
     """A family p(x | s) of K states, as a value."""
 
+    remedy = ""  # what helps where an observation is impossible
+
     @abstractmethod
     def log_prob(self, X, out) -> None:
         """OUT out (n_steps, K): log p(x_t | s_t = k) in nats; a missing entry contributes 0."""
@@ -92,6 +94,11 @@ class Emission(ABC):
     def gradient(self, statistics) -> list[np.ndarray]:
         """Derivatives of the expected log-likelihood by each entry of each of `parameters`."""
 
+    @property
+    def family(self) -> str:
+        """The public name, for messages."""
+        return type(self).__name__.replace("Emission", "HMM")
+
     def log_prior(self) -> float:
         """Log prior density of the parameters, up to a constant."""
         return 0.0
@@ -110,11 +117,11 @@ class Emission(ABC):
 
     def log_tails(self, X) -> LogTails:
         """Distribution functions of each column under each state, for pseudo-residuals."""
-        raise ValueError(f"pseudo_residuals are not defined for {type(self).__name__}.")
+        raise ValueError(f"pseudo_residuals are not defined for {self.family}.")
 
     def quantiles(self, state_probabilities, probabilities) -> np.ndarray:
         """Quantiles (n, Q, D) of each column under the mixture of each row (n, K)."""
-        raise ValueError(f"quantiles of a forecast are not defined for {type(self).__name__}.")
+        raise ValueError(f"quantiles of a forecast are not defined for {self.family}.")
 
 
 class Parameter(NamedTuple):
@@ -292,10 +299,16 @@ class HMM:
         _, log_increments = self.filter(sequences.X, sequences.offsets, *sequences.aligned)
         step = int(np.flatnonzero(np.isneginf(log_increments))[0])
         i = int(np.searchsorted(sequences.offsets, step, side="right")) - 1
+        if sequences.aligned and not np.isneginf(self.filter(*sequences[:2])[1]).any():
+            return (
+                f"the states given for sequence {i} are impossible at step "
+                f"{step - sequences.offsets[i]} (row {step} of all rows): they contradict a zero "
+                "of startprob_init, transmat_init or the emission's starting value."
+            )
         return (
             f"sequence {i} has probability zero under the model, at step "
             f"{step - sequences.offsets[i]} (row {step} of all rows): every state that can be "
-            "reached there gives its observation probability zero."
+            f"reached there gives its observation probability zero.{self.emission.remedy}"
         )
 
     def n_free_parameters(self) -> int:

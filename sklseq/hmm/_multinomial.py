@@ -24,6 +24,11 @@ from sklseq.hmm._chain import Emission, LogTails, Parameter, n_free_in_rows
 class MultinomialEmission(Emission):
     """Rows of counts (n, V) whose totals are given."""
 
+    remedy = (
+        " With alpha > 0 a category that a state did not have in training keeps a positive "
+        "probability."
+    )
+
     table: np.ndarray  # (K, V)
     n_trials: int = 1  # total of a sampled row
     alpha: float = 0.0
@@ -131,7 +136,8 @@ class MultinomialHMM(BaseHMM):
         Total of a row that ``sample`` draws.  Default: the mean total in ``fit``, rounded.
     alpha : float, default=0.0
         Pseudo-count of each category in each state; 0 is maximum likelihood.  It is part of the
-        objective: a Dirichlet(1 + alpha) prior.
+        objective: a Dirichlet(1 + alpha) prior.  Held-out data may have categories that a training
+        fold lacks, and score -inf with 0: cross-validation needs ``alpha > 0``.
     initial_state : {"learn", "stationary"}, default="learn"
         Learn the start distribution, or take the stationary distribution of the transition matrix,
         which moves with it (one sequence says next to nothing about its start).
@@ -170,7 +176,8 @@ class MultinomialHMM(BaseHMM):
     n_init : int, default=5
         Number of starting values: k-means first (equal parts of each sequence, where the zeros of
         `transmat_init` make a left-right model), then random rows.  Each gets ten iterations, the
-        best is finished.  One where every ``*_init`` is given.
+        best by its objective is finished, which favours starts that rise quickly: compare numbers
+        of states after more starts, such as 20.  One where every ``*_init`` is given.
     n_jobs : int, default=None
         Threads over shards of whole sequences; None is one.  The result does not depend on it.
         Inside ``joblib.parallel_config`` the shards go to that backend.
@@ -223,6 +230,10 @@ class MultinomialHMM(BaseHMM):
     their total, as in hmmlearn.  The coefficient does not depend on the parameters; without it the
     likelihood would be that of the symbols in their order, which is what ``CategoricalHMM`` and
     ``SoftmaxStateSpace`` score.  For one symbol a step (one-hot rows) it is 1 and all agree.
+
+    Counts need not be whole numbers, so that weights, such as those of ``TfidfTransformer``, can be
+    fitted as they are (a factorial is then a Gamma function): the likelihood is a quasi-likelihood,
+    to be compared between models of the same X only.
 
     References
     ----------

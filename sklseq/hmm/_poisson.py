@@ -176,7 +176,8 @@ class PoissonHMM(BaseHMM):
     n_init : int, default=5
         Number of starting values: k-means first (equal parts of each sequence, where the zeros of
         `transmat_init` make a left-right model), then random rows.  Each gets ten iterations, the
-        best is finished.  One where every ``*_init`` is given.
+        best by its objective is finished, which favours starts that rise quickly: compare numbers
+        of states after more starts, such as 20.  One where every ``*_init`` is given.
     n_jobs : int, default=None
         Threads over shards of whole sequences; None is one.  The result does not depend on it.
         Inside ``joblib.parallel_config`` the shards go to that backend.
@@ -220,6 +221,12 @@ class PoissonHMM(BaseHMM):
     --------
     GaussianHMM : For vectors.
     CategoricalHMM : For symbols.
+
+    Notes
+    -----
+    Counts need not be whole numbers: log x! is log Gamma(x + 1), so that rates per unit, weighted
+    or averaged counts can be fitted as they are.  The likelihood is then a quasi-likelihood, to be
+    compared between models of the same X only.
 
     References
     ----------
