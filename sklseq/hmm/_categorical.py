@@ -396,6 +396,8 @@ class CategoricalHMM(BaseHMM):
                 f"{sequences.place(row)}, column {column}. sklearn.preprocessing.OrdinalEncoder "
                 "makes codes of categories."
             )
+        if largest.max(initial=0) >= 1 << 62:  # as far as to_codes counts
+            largest = np.nanmax(X, axis=0)
         if reset:
             self.n_categories_ = self._count_categories(largest)
         for column, (code, n_categories) in enumerate(zip(largest, self.n_categories_)):
