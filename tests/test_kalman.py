@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.linalg import solve_discrete_lyapunov
+from scipy.optimize import minimize
 from scipy.stats import chi2
 from sklearn.base import clone
 from sklearn.decomposition import FactorAnalysis
@@ -510,6 +511,140 @@ def test_held_entries_are_the_constrained_maximum(held):
         else:
             move = move + move.T
             assert expected(new.transition_matrix, noise + np.where(mask, 0, move)) <= best + 1e-9
+
+
+STATIONARY_CASES = {
+    "free": {},
+    "diag": {"covariance_type": "diag"},
+    "spherical": {"covariance_type": "spherical"},
+    "penalty": {"penalty": np.array([[3.0, 1.0], [1.0, 2.0]])},
+    "inputs": {"inputs": True},
+    "A in part": {"held": {"transition_matrix": np.array([[False, True], [False, False]])}},
+    "Gamma in part": {"held": {"transition_covariance": np.array([[True, False], [False, False]])}},
+    "Gamma": {"held": {"transition_covariance": np.array(True)}},
+    "A": {"held": {"transition_matrix": np.array(True)}},
+    "companion": {
+        "A": [[0.5, 0.3], [1.0, 0.0]], "Gamma": [[1.0, 0.0], [0.0, 0.0]], "covariance_type": "diag",
+        "held": {"transition_matrix": np.array([[False, False], [True, True]]),
+                 "transition_covariance": np.array([[False, True], [True, True]])},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", STATIONARY_CASES)
+def test_stationary_m_step_is_the_joint_maximum(case):
+    """A general optimiser, on the expected density written out, finds nothing better."""
+    case = STATIONARY_CASES[case]
+    rng = np.random.default_rng(0)
+    model = reference.random_model(3, 2, 2)
+    A = np.asarray(case.get("A", model["A"]), float)
+    kind = case.get("covariance_type", "full")
+    Gamma = np.asarray(case.get("Gamma", {"full": model["Q"], "diag": np.diag([1.0, 0.4]),
+                                          "spherical": 0.7 * np.eye(2)}[kind]), float)  # fmt: skip
+    B_u = rng.normal(size=(2, 1)) if "inputs" in case else None
+    penalty = case.get("penalty")
+    chain = LinearGaussianChain(
+        A, Gamma, np.zeros(2), np.eye(2), B_u, kind, held=case.get("held", {})
+    ).at_stationary_start()
+    sequences = [reference.simulate(model, n, n)[0] for n in (1, 2, 3, 2, 5, 2, 2)]
+    X, offsets = flat(sequences)
+    u = rng.normal(size=(len(X), 1)) if "inputs" in case else None
+    observation = value(model, diag=False).observation
+    evidence, _ = observation.evidence(X)
+    posterior, _ = chain.smooth(evidence, offsets, u)
+    m, C, lag = posterior
+    second = C + m[:, :, None] * m[:, None]
+    crossed = lag[1:] + m[1:, :, None] * m[:-1, None]
+    inside = np.setdiff1d(np.arange(1, len(X)), offsets)
+
+    def density(A, Gamma, B_u):
+        try:
+            P = solve_discrete_lyapunov(A, Gamma)
+            noises = np.diag(Gamma) > 0  # the others follow their rows of A
+            Q = Gamma[np.ix_(noises, noises)]
+            if min(np.linalg.eigvalsh(P)[0], np.linalg.eigvalsh(Q)[0]) <= 0 or (
+                    np.abs(np.linalg.eigvals(A)).max() >= 1):  # fmt: skip
+                return -1e6
+        except np.linalg.LinAlgError:
+            return -1e6
+        total = 0.0
+        for t in offsets[:-1]:
+            total -= np.linalg.slogdet(P)[1] + np.trace(np.linalg.solve(P, second[t]))
+        for t in inside:
+            M = second[t] - A @ crossed[t - 1].T - crossed[t - 1] @ A.T + A @ second[t - 1] @ A.T
+            if B_u is not None:
+                drift = B_u @ u[t]
+                off = np.outer(m[t] - A @ m[t - 1], drift)
+                M = M - off - off.T + np.outer(drift, drift)
+            M = M[np.ix_(noises, noises)]
+            total -= np.linalg.slogdet(Q)[1] + np.trace(np.linalg.solve(Q, M))
+        return total / 2 - (0.0 if penalty is None else np.sum(penalty * Gamma) / 2)
+
+    expected = chain.e_step(evidence, offsets, u)
+    new = chain.m_step(expected.statistics, penalty)
+    got = (new.transition_matrix, new.transition_covariance, new.input_matrix)
+    assert_allclose(
+        new.initial_covariance, solve_discrete_lyapunov(*got[:2]), rtol=1e-8, atol=1e-12
+    )
+    held = {name: np.broadcast_to(mask, (2, 2)) for name, mask in chain.held.items()}
+    for name, mask in held.items():
+        assert_array_equal(getattr(new, name)[mask], getattr(chain, name)[mask])
+    best = density(*got)
+    assert best >= density(A, Gamma, B_u)
+
+    free_A = ~held.get("transition_matrix", np.zeros((2, 2), bool))
+    free_Gamma = ~held.get("transition_covariance", np.zeros((2, 2), bool))
+    basis = [np.diag([1.0, 0.0]), np.diag([0.0, 1.0]), np.array([[0.0, 1.0], [1.0, 0.0]])]
+    basis = {"full": basis, "diag": basis[:2], "spherical": [np.eye(2)]}[kind]
+    basis = [b for b in basis if np.all(free_Gamma[b != 0])]
+
+    def loss(vector):
+        moved, noise = got[0].copy(), got[1].copy()
+        moved[free_A] += vector[: free_A.sum()]
+        at = int(free_A.sum())
+        for b in basis:
+            noise = noise + vector[at] * b
+            at += 1
+        return -density(moved, noise, None if B_u is None else got[2] + vector[at:].reshape(2, 1))
+
+    size = int(free_A.sum()) + len(basis) + (0 if B_u is None else 2)
+    found = minimize(loss, np.zeros(size), method="Nelder-Mead",
+                     options={"initial_simplex": 0.1 * np.vstack([np.zeros(size), np.eye(size)]),
+                              "maxiter": 600, "xatol": 1e-9, "fatol": 1e-12})  # fmt: skip
+    assert -found.fun <= best + 1e-7
+
+
+def test_stationary_start_with_a_known_observation_matrix():
+    """The state's scale is settled, and the start may not slow it: one maximum from any start."""
+    rng = np.random.default_rng(5)
+
+    def series():
+        s = [rng.normal() / np.sqrt(1 - 0.81)]
+        s.append(0.9 * s[0] + rng.normal())
+        return np.array(s)[:, None] + 0.5 * rng.normal(size=(2, 1))
+
+    X = [series() for _ in range(200)]
+
+    def loss(vector):
+        A, Q, R = np.tanh(vector[0]), np.exp(vector[1]), np.exp(vector[2])
+        P = Q / (1 - A**2)
+        C = np.array([[P + R, A * P], [A * P, P + R]])
+        pairs = np.hstack(X)
+        return 0.5 * (200 * np.linalg.slogdet(2 * np.pi * C)[1]
+                      + np.sum(pairs * np.linalg.solve(C, pairs)))  # fmt: skip
+
+    best = -minimize(loss, [1.5, 0.0, -1.4], tol=1e-10).fun
+    held = {
+        "initial_state": "stationary", "observation_matrix_init": [[1.0]],
+        "observation_offset_init": [0.0], "fixed": ("observation_matrix", "observation_offset"),
+        "tol": 1e-11, "max_iter": 1000,
+    }  # fmt: skip
+    starts = {"transition_matrix_init": [[0.9]], "transition_covariance_init": 1.0,
+              "observation_covariance_init": 0.25}  # fmt: skip
+    for params in ({}, {"acceleration": None}, starts):
+        fitted = KalmanSmoother(**held, **params).fit(X)
+        assert fitted.converged_
+        assert_allclose(fitted.score_sequences(X).sum(), best, atol=1e-6)
 
 
 def test_floor_under_the_observation_noise():

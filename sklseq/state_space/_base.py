@@ -12,8 +12,9 @@ from sklearn.utils import check_array
 from sklseq._base import BaseSequenceModel
 from sklseq._sequences import Sequences, is_collection, map_rows
 from sklseq._validation import check_choice, check_em_parameters, check_parameter_array
-from sklseq.state_space._chain import LinearGaussianChain, Moments, stationary_covariance
+from sklseq.state_space._chain import LinearGaussianChain, Moments
 from sklseq.state_space._start import state_variances
+from sklseq.state_space._stationary import stationary_covariance
 
 DIFFUSE = 1e10  # variance of a diffuse start, in variances of the state
 UNKNOWN = 1e6  # the same where nothing was said about the start and the chain has none
