@@ -647,6 +647,53 @@ def test_stationary_start_with_a_known_observation_matrix():
         assert_allclose(fitted.score_sequences(X).sum(), best, atol=1e-6)
 
 
+def test_one_sequence_does_not_pull_the_noise_of_a_settled_state(nile):
+    """P0 tied to Gamma counted as one more step: the level's variance came out a third too low."""
+    held = {
+        "transition_matrix_init": [[1.0]], "observation_matrix_init": [[1.0]],
+        "observation_offset_init": [0.0], "tol": 1e-9, "max_iter": 1000,
+        "fixed": ("transition_matrix", "observation_matrix", "observation_offset"),
+    }  # fmt: skip
+    fitted = KalmanSmoother(**held).fit(nile)
+    assert_allclose(fitted.transition_covariance_, 1469.1, rtol=2e-3)  # Durbin and Koopman
+    assert_allclose(fitted.observation_covariance_, 15099, rtol=1e-3)
+    diffuse = KalmanSmoother(initial_state="diffuse", **held).fit(nile)
+    assert_allclose(diffuse.transition_covariance_, 1469.1, rtol=1e-4)
+
+
+def test_known_states_of_one_sequence_are_a_regression():
+    rng = np.random.default_rng(0)
+    S = np.cumsum(rng.normal(size=(60, 2)), axis=0)
+    fitted = KalmanSmoother(2).fit(S + rng.normal(size=S.shape), states=S)
+    A = np.linalg.lstsq(S[:-1], S[1:], rcond=None)[0].T
+    w = S[1:] - S[:-1] @ A.T
+    assert_allclose(fitted.transition_matrix_, A, rtol=1e-8)
+    assert_allclose(fitted.transition_covariance_, w.T @ w / 59, rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "A, B, A_held, B_held, settled",
+    [
+        ([[0.5]], [[1.0]], False, True, True),
+        ([[0.5]], [[1.0]], True, False, False),
+        ([[1, 1], [0, 1]], [[1, 0]], True, True, True),  # a local linear trend
+        ([[1, 1], [0, 1]], [[1, 0]], False, True, False),  # the slope's unit is free
+        ([[1, 1], [0, 1]], [[1, 0]], [[False, True], [True, False]], True, False),
+        ([[1, 0], [0, 0.5]], [[1, 1]], True, True, True),
+        ([[1, 0], [0, 1]], [[1, 1]], True, True, False),  # two levels that cannot be told apart
+        ([[0.9, 0], [0, 0.5]], [[1, 0], [0, 1], [3, 4]], False, True, True),
+        ([[0.9, 0], [0, 0.5]], [[1, 0], [0, 1]], False, [[True, False], [False, True]], False),
+    ],
+)
+def test_when_the_units_of_the_state_are_settled(A, B, A_held, B_held, settled):
+    held = {} if A_held is False else {"transition_matrix": np.array(A_held)}
+    d = len(A)
+    chain = LinearGaussianChain(
+        np.array(A, float), np.eye(d), np.zeros(d), np.eye(d), held=held
+    )
+    assert chain.settles_state(np.array(B, float), np.array(B_held)) == settled
+
+
 def test_floor_under_the_observation_noise():
     rng = np.random.default_rng(0)
     X = np.cumsum(rng.normal(size=(100, 1)), axis=0) * 1e3

@@ -106,11 +106,15 @@ class BaseStateSpace(BaseSequenceModel):
                 covariance = np.diag(UNKNOWN * variances)
         return replace(chain, initial_covariance=covariance)
 
-    def _tied_start(self, chain: LinearGaussianChain, held: Mapping) -> LinearGaussianChain:
-        """Where P0 is neither given nor learned it keeps its size relative to Gamma."""
+    def _tied_start(
+        self, chain: LinearGaussianChain, held: Mapping, settled: bool
+    ) -> LinearGaussianChain:
+        """Where P0 is neither given nor learned it keeps its size relative to Gamma, unless what is
+        known has `settled` the units of the state."""
         given = self.initial_state_covariance_init is not None
         learned = "initial_state_covariance" not in held
-        if self.initial_state != "learn" or given or learned or "transition_covariance" in held:
+        elsewhere = given or learned or "transition_covariance" in held
+        if self.initial_state != "learn" or elsewhere or settled:
             return chain
         unit = np.diag(chain.transition_covariance)
         if not np.all(unit > 0):

@@ -141,8 +141,8 @@ class LinearGaussianChain:
     stationary : bool
         mu0 and P0 are those of the stationary distribution and move with A and Gamma.
     start_ratio : float, or None
-        P0 is this times Gamma and moves with it.  A P0 held in the state's own units would not
-        hold: EM shrinks it by growing the state, which is free.
+        P0 is this times Gamma and moves with it.  Where the state's scale is free, a P0 held in its
+        units would not hold: EM shrinks it by growing the state.
     held : mapping of name -> boolean mask
         Entries that the M-step leaves alone.
     """
@@ -481,6 +481,29 @@ class LinearGaussianChain:
             initial_covariance=covariance,
             stationary=True,
         )
+
+    def settles_state(self, B, B_held) -> bool:
+        """Whether no transformation of the state leaves all held entries as they are.
+
+        T = I + M moves B by -B M, A by M A - A M and B_u by M B_u, to first order.
+        """
+        d = self.n_components
+        A, identity = self.transition_matrix, np.eye(d)
+        A_held = self.held.get("transition_matrix", False)
+        if not (np.any(B_held) or "input_matrix" in self.held):
+            return False  # the unit of all states together is free
+        if np.all(B_held):
+            B = np.linalg.qr(B, mode="r")  # as much, in d rows
+            B_held = True
+        moves = [
+            (np.kron(B, identity), np.broadcast_to(B_held, B.shape)),
+            (np.kron(identity, A.T) - np.kron(A, identity), np.broadcast_to(A_held, A.shape)),
+        ]
+        if (B_u := self.input_matrix) is not None:
+            inputs_held = np.broadcast_to(self.held.get("input_matrix", False), B_u.shape)
+            moves.append((np.kron(identity, B_u.T), inputs_held))
+        kept = np.concatenate([move[held.ravel()] for move, held in moves])
+        return len(kept) >= d * d and np.linalg.matrix_rank(kept) == d * d
 
     def n_free_parameters(self) -> int:
         """Entries learned; gauge freedom is the estimator's business."""

@@ -49,9 +49,10 @@ class KalmanSmoother(BaseStateSpace):
         Of :math:`\Gamma`.
     initial_state : {"learn", "stationary", "diffuse"}, default="learn"
         "learn": :math:`\mu_0` from the data, and :math:`P_0` too where there are more sequences
-        than state dimensions.  One sequence says next to nothing about it: :math:`P_0` then is a
-        multiple of :math:`\Gamma`, as large as the stationary covariance of the starting values,
-        or 1e6 times the state's variance for a chain without one.  "stationary": the stationary
+        than state dimensions.  One sequence says next to nothing about it: :math:`P_0` then is the
+        stationary covariance of the starting values, or 1e6 times the state's variance for a chain
+        without one; unless fixed parameters or known states settle the state's units, it moves in
+        proportion to :math:`\Gamma`.  "stationary": the stationary
         distribution, which moves with :math:`A` and
         :math:`\Gamma`.  "diffuse": mean 0 and 1e10 times the state's variance.
     inputs_to : {"state", "observation"}, default="state"
@@ -601,8 +602,11 @@ class KalmanSmoother(BaseStateSpace):
             target["input_matrix"] = held["input_matrix"]
 
         def learner(start: LinearGaussianModel) -> LinearGaussianModel:
+            chain = replace(start.chain, held=chain_held)
+            B_held = learning["held"].get("observation_matrix", False)
+            settled = known_states or chain.settles_state(start.observation.matrix, B_held)
             return LinearGaussianModel(
-                self._tied_start(replace(start.chain, held=chain_held), chain_held),
+                self._tied_start(chain, chain_held, settled),
                 replace(start.observation, **learning),
                 known_states,
             )

@@ -449,10 +449,14 @@ class SoftmaxStateSpace(BaseStateSpace):
             randoms = [None] + [random_state] * (self.n_init - 1)
             with limit_threads():
                 starts = [self._start(sequences, given, unigram, random) for random in randoms]
+        starts = [replace(start, chain=replace(start.chain, held=chain_held)) for start in starts]
+        B_held = words_held.get("observation_matrix", False)
         return [
             replace(
                 start,
-                chain=self._tied_start(replace(start.chain, held=chain_held), chain_held),
+                chain=self._tied_start(
+                    start.chain, chain_held, start.chain.settles_state(start.words.matrix, B_held)
+                ),
                 alpha=self.alpha,
                 prior_offset=unigram,
                 held=words_held,
