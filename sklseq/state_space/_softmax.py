@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -32,6 +34,8 @@ from sklseq.state_space._chain import (
 from sklseq.state_space._softmax_model import SoftmaxModel, unigram_offset
 from sklseq.state_space._softmax_posterior import Words
 from sklseq.state_space._softmax_start import spectral_start
+
+FELL = "The objective fell"  # so the EM loop's warning begins
 
 
 class ProbabilityForecast(NamedTuple):
@@ -407,16 +411,33 @@ class SoftmaxStateSpace(BaseStateSpace):
         return self
 
     def _run_em(self, sequences: Sequences) -> EMResult:
-        return run_em(
-            self._starts(sequences),
-            sequences,
-            max_iter=self.max_iter,
-            tol=self.tol,
-            n_jobs=self.n_jobs,
-            verbose=self.verbose,
-            name=type(self).__name__,
-            acceleration=self.acceleration,
-        )
+        """EM; a fall of the bound, which its rule of quadrature allows, is told as what it is."""
+        starts = self._starts(sequences)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            result = run_em(
+                starts,
+                sequences,
+                max_iter=self.max_iter,
+                tol=self.tol,
+                n_jobs=self.n_jobs,
+                verbose=self.verbose,
+                name=type(self).__name__,
+                acceleration=self.acceleration,
+            )
+        others = [each for each in caught if not str(each.message).startswith(FELL)]
+        for each in others:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+        if len(others) < len(caught) and not result.converged and result.n_iter < self.max_iter:
+            warnings.warn(
+                f"{type(self).__name__} stopped after {result.n_iter} iterations: the next one "
+                "lowered the bound, by the error of the quadrature rule it is computed with. The "
+                "best parameters so far are kept. The rule is good where states are not spread "
+                "widely: a larger alpha, fewer components or initial_state='stationary' may help.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        return result
 
     def _set_result(self, result, sequences: Sequences) -> None:
         model = result.model.normalised()
