@@ -338,6 +338,17 @@ class SoftmaxStateSpace(BaseStateSpace):
             "observation_offset": (p,),
         }
 
+    def _check_X(self, X, groups=None, lengths=None, *, y=None, reset=False) -> Sequences:
+        try:
+            return super()._check_X(X, groups, lengths, y=y, reset=reset)
+        except ValueError as error:
+            if "contains NaN" not in str(error):
+                raise
+            what = str(error).splitlines()[0]
+            raise ValueError(
+                f"{what} A missing step is a row of zeros, for {type(self).__name__}."
+            ) from None
+
     def _encode(self, sequences: Sequences, reset: bool) -> Sequences:
         """CSR without stored zeros: dense or sparse, the same data gives the same bits."""
         X = sparse.csr_array(sequences.X)
@@ -394,7 +405,7 @@ class SoftmaxStateSpace(BaseStateSpace):
         Warns
         -----
         ConvergenceWarning
-            ``max_iter`` was reached.
+            ``max_iter`` was reached, or the bound fell by the error of its quadrature rule.
 
         References
         ----------
@@ -407,6 +418,13 @@ class SoftmaxStateSpace(BaseStateSpace):
         self._check_parameters()
         with unchanged_on_error(self):
             sequences = self._check_X(X, groups, lengths, y=y, reset=True)
+            if self.n_features_in_ == 1:
+                warnings.warn(
+                    "X has one column: a vocabulary of one word, of which nothing can be learned. "
+                    "If it holds codes of words, encode them first, by OneHotEncoder for one.",
+                    UserWarning,
+                    stacklevel=2,
+                )
             self._set_result(self._run_em(sequences), sequences)
         return self
 
@@ -430,9 +448,9 @@ class SoftmaxStateSpace(BaseStateSpace):
             warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
         if len(others) < len(caught) and not result.converged and result.n_iter < self.max_iter:
             warnings.warn(
-                f"{type(self).__name__} stopped after {result.n_iter} iterations: the next one "
-                "lowered the bound, by the error of the quadrature rule it is computed with. The "
-                "best parameters so far are kept. The rule is good where states are not spread "
+                f"{type(self).__name__} stopped after {result.n_iter} iterations: the bound "
+                "fell in the next one, by the error of the quadrature rule it is computed with. "
+                "The best parameters so far are kept. The rule is good where states are not spread "
                 "widely: a larger alpha, fewer components or initial_state='stationary' may help.",
                 ConvergenceWarning,
                 stacklevel=3,
@@ -694,6 +712,23 @@ class SoftmaxStateSpace(BaseStateSpace):
         return ProbabilityForecast(probabilities[0] if single else probabilities)
 
     # ---- scores
+
+    def score_samples(self, X, *, groups=None, lengths=None):
+        """Log-likelihood of each step given those before it, in nats.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_steps, n_features), or a collection of such
+        groups, lengths : array-like, default=None
+            As in ``predict``.
+
+        Returns
+        -------
+        ndarray of shape (n_steps,), stacked or object array as X was
+            By a filter that matches moments, so its sum is the log-likelihood only nearly, within
+            tenths of a nat per hundred steps; ``score_sequences`` is unbiased.
+        """
+        return super().score_samples(X, groups=groups, lengths=lengths)
 
     def _step_scores(self, sequences: Sequences) -> np.ndarray:
         return self._run(self._model_for(sequences).step_scores, sequences)[0]
