@@ -972,6 +972,21 @@ def test_one_row_and_empty_sequences():
         fitted.predict(np.array([[1.0, np.inf]]))
 
 
+def test_warm_start_of_other_columns_and_inputs_that_never_came(nile):
+    wide = np.hstack([nile, nile])
+    fitted = KalmanSmoother(warm_start=True, tol=1.0).fit(wide)
+    with pytest.raises(ValueError, match="go on from 2 features, but X has 1"):
+        fitted.fit(nile)
+    assert fitted.n_features_in_ == 2
+    with pytest.raises(ValueError, match=r"shape \(n_features, n_components\), got \(1,\)"):
+        KalmanSmoother.from_parameters(
+            transition_matrix=[[1.0]], transition_covariance=1.0, observation_matrix=[1.0],
+            observation_covariance=1.0, initial_state_mean=[0.0], initial_state_covariance=1.0,
+        )  # fmt: skip
+    with pytest.raises(ValueError, match="input_matrix_init is for a fit with inputs"):
+        KalmanSmoother(input_matrix_init=[[1.0]]).fit(nile)
+
+
 def test_memory(monkeypatch):
     """A long fit holds no (n_steps, d, d); score needs little beyond the data."""
     import tracemalloc
@@ -1121,7 +1136,7 @@ def test_information_criteria(nile):
         ({"n_components": 0}, "n_components"),
         ({"observation_covariance_type": "tied"}, "observation_covariance_type must be one of"),
         ({"initial_state": "flat"}, "initial_state must be one of"),
-        ({"acceleration": "newton"}, "acceleration must be one of"),
+        ({"acceleration": "newton"}, "acceleration must be 'squarem' or None, got 'newton'"),
         ({"inputs_to": "both"}, "inputs_to must be one of"),
         ({"transition_matrix_init": [[1.0, 0.0]]}, "transition_matrix_init must have shape"),
         ({"transition_covariance_init": -1.0}, "positive semi-definite"),

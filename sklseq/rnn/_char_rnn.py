@@ -34,6 +34,7 @@ from sklseq.rnn._vocabulary import (
 CHUNK_ROWS = 256  # sequences run together at inference
 CHUNK_STEPS = 32  # steps drawn before finished texts are put aside; then twice as many, and so on
 AUTO_EPOCHS, AUTO_UPDATES = 20, 300
+BELOW_ONE = 0.999999  # as messages print it
 
 # name: (kind, least, least is allowed, greatest)
 NUMBERS: dict[str, tuple[type, float, bool, float]] = {
@@ -45,13 +46,13 @@ NUMBERS: dict[str, tuple[type, float, bool, float]] = {
     "batch_size": (Integral, 1, True, np.inf),
     "bptt_steps": (Integral, 1, True, np.inf),
     "learning_rate_init": (Real, 0, False, 1e100),
-    "beta_1": (Real, 0, True, 1 - 1e-9),
-    "beta_2": (Real, 0, True, 1 - 1e-9),
+    "beta_1": (Real, 0, True, BELOW_ONE),
+    "beta_2": (Real, 0, True, BELOW_ONE),
     "epsilon": (Real, 0, False, np.inf),
-    "momentum": (Real, 0, True, 1 - 1e-9),
-    "average_decay": (Real, 0, True, 1 - 1e-9),
+    "momentum": (Real, 0, True, BELOW_ONE),
+    "average_decay": (Real, 0, True, BELOW_ONE),
     "max_grad_norm": (Real, 0, False, np.inf),
-    "validation_fraction": (Real, 0, False, 1 - 1e-9),
+    "validation_fraction": (Real, 0, False, BELOW_ONE),
     "n_iter_no_change": (Integral, 1, True, np.inf),
     "tol": (Real, 0, True, np.inf),
 }

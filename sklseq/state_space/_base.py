@@ -43,8 +43,8 @@ class BaseStateSpace(BaseSequenceModel):
         check_em_parameters(self)
         check_choice(self, "transition_covariance_type", ("full", "diag", "spherical"))
         check_choice(self, "initial_state", ("learn", "stationary", "diffuse"))
-        if self.acceleration is not None:
-            check_choice(self, "acceleration", ("squarem",))
+        if self.acceleration not in ("squarem", None):
+            raise ValueError(f"acceleration must be 'squarem' or None, got {self.acceleration!r}.")
         if self.initial_state != "learn":
             for name in ("initial_state_mean", "initial_state_covariance"):
                 if getattr(self, f"{name}_init") is not None:
@@ -196,6 +196,15 @@ class BaseStateSpace(BaseSequenceModel):
     def _run(self, method, sequences: Sequences) -> list[np.ndarray]:
         with self._limit_threads(sequences):
             return map_rows(method, sequences, self.n_jobs)
+
+
+def check_observation_matrix(value) -> np.ndarray:
+    if np.ndim(value) != 2:
+        raise ValueError(
+            "observation_matrix must have shape (n_features, n_components), got "
+            f"{np.shape(value)}."
+        )
+    return check_parameter_array(value, "observation_matrix", (None, None))
 
 
 def check_covariance(value, name: str, n: int | None, *, times: bool = False) -> np.ndarray:

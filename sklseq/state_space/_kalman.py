@@ -22,7 +22,12 @@ from sklseq._sequences import (
     refuse_frame_output,
 )
 from sklseq._validation import check_choice, check_fixed, check_parameter_array, check_positive
-from sklseq.state_space._base import BaseStateSpace, Forecast, check_covariance
+from sklseq.state_space._base import (
+    BaseStateSpace,
+    Forecast,
+    check_covariance,
+    check_observation_matrix,
+)
 from sklseq.state_space._chain import SMALL, Moments, Posterior
 from sklseq.state_space._linear_gaussian import LinearGaussianModel
 from sklseq.state_space._observation import GaussianObservation
@@ -129,7 +134,8 @@ class KalmanSmoother(BaseStateSpace):
     converged_ : bool
         Whether the last iterations gained less than `tol`.
     log_likelihood_ : float
-        Mean log-likelihood per step of the training data at the fitted parameters, in nats.
+        Mean log-likelihood per step of the training data at the fitted parameters, in nats; after a
+        fit with known states that of X and the states together.
     log_likelihoods_ : ndarray of shape (n_iter_ + 1,)
         The same at the start and after each iteration.
     objectives_ : ndarray of shape (n_iter_ + 1,)
@@ -291,7 +297,7 @@ class KalmanSmoother(BaseStateSpace):
         ValueError
             Names the parameter, the rule and the value got.
         """
-        B = check_parameter_array(observation_matrix, "observation_matrix", (None, None))
+        B = check_observation_matrix(observation_matrix)
         p, d = B.shape
         Sigma = check_covariance(observation_covariance, "observation_covariance", p)
         full = bool(np.any(Sigma[~np.eye(p, dtype=bool)]))
@@ -398,7 +404,7 @@ class KalmanSmoother(BaseStateSpace):
         X : array-like of shape (n_steps, n_features), or a collection of such
             NaN is a missing entry.
         y : ignored
-            For the scikit-learn interface; its length is checked.
+            For the scikit-learn interface; its length is checked.  Inputs go in by ``inputs=``.
         inputs : array-like of shape (n_steps, n_inputs), or a collection of such, default=None
             Known inputs, whose coefficients are learned; never missing.
         states : array-like of shape (n_steps, n_components), or a collection, default=None
@@ -493,6 +499,8 @@ class KalmanSmoother(BaseStateSpace):
 
     def _fit(self, sequences: Sequences, states, *, finish: bool = True) -> None:
         n_inputs = sequences.aligned[0].shape[1] if sequences.aligned else 0
+        if self.input_matrix_init is not None and not n_inputs:
+            raise ValueError("input_matrix_init is for a fit with inputs: pass inputs=.")
         known_states = states is not None
         if known_states:
             sequences = _with_states(sequences, states, self.n_components)
@@ -621,6 +629,12 @@ class KalmanSmoother(BaseStateSpace):
             raise ValueError(
                 f"warm_start and partial_fit go on from {model.chain.n_components} states, but "
                 f"n_components is {self.n_components}."
+            )
+        n_features = len(model.observation.matrix)
+        if n_features != self.n_features_in_:
+            raise ValueError(
+                f"warm_start and partial_fit go on from {n_features} features, but X has "
+                f"{self.n_features_in_}."
             )
         if self._n_inputs() != n_inputs:
             raise ValueError("warm_start needs the same number of inputs as the last fit.")

@@ -24,7 +24,11 @@ from sklseq._validation import (
     check_positive,
     check_real,
 )
-from sklseq.state_space._base import BaseStateSpace, check_covariance
+from sklseq.state_space._base import (
+    BaseStateSpace,
+    check_covariance,
+    check_observation_matrix,
+)
 from sklseq.state_space._chain import (
     LinearGaussianChain,
     Moments,
@@ -287,7 +291,7 @@ class SoftmaxStateSpace(BaseStateSpace):
         ValueError
             Names the parameter, the rule and the value got.
         """
-        B = check_parameter_array(observation_matrix, "observation_matrix", (None, None))
+        B = check_observation_matrix(observation_matrix)
         p, d = B.shape
         estimator = cls(d, **params)
         estimator._check_parameters()
