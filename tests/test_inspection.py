@@ -255,6 +255,20 @@ def test_band_and_fan_of_a_kalman_smoother():
     )
 
 
+@pytest.mark.parametrize("inputs_to", ["state", "observation"])
+def test_smoother_of_a_model_with_inputs(inputs_to):
+    X = load_nile().data[:40].astype(float)
+    U, ahead = np.sin(np.arange(40.0))[:, None], np.ones((3, 1))
+    model = KalmanSmoother(tol=1.0, inputs_to=inputs_to).fit(X, inputs=U)
+    display = SmootherDisplay.from_estimator(
+        model, X, n_ahead=3, inputs=U, future_inputs=ahead
+    )
+    means = model.smooth(X, inputs=U).means
+    np.testing.assert_allclose(display.mean, model.inverse_transform(means, inputs=U)[:, 0])
+    forecast = model.forecast(X, 3, inputs=U, future_inputs=ahead)
+    np.testing.assert_array_equal(display.forecast_mean, forecast.means[:, 0])
+
+
 def test_forecast_goes_on_in_the_spacing_of_time():
     X = np.zeros((3, 2))
     display = SmootherDisplay.from_estimator(Walk(), X, n_ahead=2, time=[1990, 1995, 2000])

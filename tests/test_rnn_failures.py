@@ -194,3 +194,39 @@ def test_a_label_whose_samples_have_no_weight_is_absent():
     used = np.flatnonzero(weights)
     other = make(CharRNNClassifier).fit([TEXTS[i] for i in used], labels[used])
     np.testing.assert_array_equal(model.predict_proba(TEXTS), other.predict_proba(TEXTS))
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize(
+    "name, value",
+    [("shuffle", "x"), ("early_stopping", 1), ("learning_rate_init", np.inf), ("tol", -1.0)],
+)
+def test_parameters_that_would_pass_in_silence(cls, name, value):
+    with pytest.raises(ValueError, match=f"{name} must be .* got {value!r}"):
+        fitted(cls, **{name: value})
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_no_order_or_a_table_is_no_collection_of_texts(cls):
+    model = fitted(cls)
+    for X, kind in (({"ab", "b"}, "set"), ({"ab": 1, "b": 2}, "dict")):
+        with pytest.raises(ValueError, match=f"order, as a list has; got a {kind}"):
+            model.predict(X)
+        with pytest.raises(ValueError, match=f"got a {kind}"):
+            model.fit(X, *targets(model, [0, 1]))
+
+
+def test_a_table_of_texts_is_not_its_column_names():
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"text": TEXTS, "label": LABELS})
+    with pytest.raises(ValueError, match=r"Pass the column itself, as X\['text'\]"):
+        make(CharRNNLanguageModel).fit(table)
+    assert make(CharRNNLanguageModel).fit(table["text"]).score(table["text"]) < 0
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_loss_that_ends_far_above_its_start_is_told(cls):
+    model = make(cls, learning_rate_init=1e3, learning_rate="constant")
+    with pytest.warns(ConvergenceWarning, match="loss rose from"):
+        model.fit(TEXTS, *targets(model, LABELS))
+    assert not model.converged_

@@ -502,7 +502,7 @@ def test_three_endings(data, monkeypatch):
         short = SoftmaxStateSpace(1, max_iter=2, tol=0).fit(data)
     assert not short.converged_
     assert short.n_iter_ == 2
-    # an objective that falls is a fault, and says so
+    # an objective that falls ends the fit, and says so
     from sklseq.state_space._softmax_model import SoftmaxModel
 
     real = SoftmaxModel.m_step
@@ -583,6 +583,10 @@ def test_bad_input_names_itself_and_changes_nothing(data, fitted):
                 fitted.fit(X)
             with pytest.raises(ValueError, match=message):
                 fitted.score(X)
+    with pytest.raises(ValueError, match="A missing step is a row of zeros"):
+        SoftmaxStateSpace().fit([[1.0, 0.0], [np.nan, 1.0]])
+    with pytest.warns(UserWarning, match="one column: a vocabulary of one word"):
+        SoftmaxStateSpace().fit([[3], [1], [2]])
     with pytest.raises(ValueError, match="features"):
         fitted.transform(data[0][:, :4])
     with pytest.raises(ValueError, match="same number of features"):

@@ -184,6 +184,32 @@ def test_the_bound_never_falls(d, alpha, params, acceleration):
     assert estimator.lower_bound_ < estimator.score(X) + 5e-3
 
 
+def test_a_fall_by_the_rule_is_told_as_such():
+    """Sequences that differ as wholes: P0 runs off, where 27 points are too few."""
+    rng = np.random.default_rng(2)
+    X = [np.eye(3)[rng.integers(0, 3 - i % 2, 15)] for i in range(30)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        estimator = SoftmaxStateSpace(3).fit(X)
+    texts = [str(warning.message) for warning in caught]
+    assert sum("quadrature" in text for text in texts) == 1
+    assert not any("bug" in text or "invalid value" in text for text in texts)
+    assert [warning.filename for warning in caught] == [__file__]
+    assert not estimator.converged_
+    assert np.diff(estimator.objectives_).min() >= 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ConvergenceWarning, match="quadrature"):
+            SoftmaxStateSpace(3).fit(X)
+
+
+def test_other_warnings_of_a_fit_pass_through():
+    X = collection(reference.random_model(2, 2, 8), 5, 40, 3)
+    with pytest.warns(ConvergenceWarning, match="max_iter=2") as caught:
+        SoftmaxStateSpace(2, max_iter=2, tol=0).fit(X)
+    assert caught[0].filename == __file__
+
+
 @pytest.mark.parametrize("n_words", [1, 20])
 def test_learns_what_made_the_data(n_words):
     """Issue 4: held-out score within 0.002 nats per step of the truth's, strength within 15 %."""

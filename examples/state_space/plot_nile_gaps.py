@@ -29,9 +29,12 @@ X = flow.copy()
 X[20:40] = X[60:80] = np.nan
 
 # %%
-# The level is the state: both matrices are 1 and stay so; the variances are learned.
+# The level is the state: both matrices are 1 and stay so; the variances are learned. A level that
+# wanders has no distribution of its own to start in, and nothing is known of 1870: the start is
+# diffuse.
 
 model = KalmanSmoother(
+    initial_state="diffuse",
     fixed=("transition_matrix", "observation_matrix", "observation_offset"),
     transition_matrix_init=[[1.0]],
     observation_matrix_init=[[1.0]],

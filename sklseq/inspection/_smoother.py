@@ -89,7 +89,8 @@ class SmootherDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator, X, *, n_ahead=0, feature=0, time=None, coverage=0.95, ax=None
+        cls, estimator, X, *, n_ahead=0, feature=0, time=None, coverage=0.95, ax=None, inputs=None,
+        future_inputs=None,
     ) -> SmootherDisplay:
         """Draw what a fitted Kalman smoother makes of one sequence.
 
@@ -110,6 +111,10 @@ class SmootherDisplay:
         coverage : float, default=0.95
             Of the band around the smoothed mean.
         ax : matplotlib Axes, default=None
+        inputs : array-like of shape (n_steps, n_inputs), default=None
+            Needed by a model fitted with inputs.
+        future_inputs : array-like of shape (n_ahead, n_inputs), default=None
+            Those of the steps ahead.
 
         Returns
         -------
@@ -127,16 +132,19 @@ class SmootherDisplay:
         needed = ["smooth", "inverse_transform", "observation_matrix_", "observation_covariance_"]
         require(cls.__name__, estimator, *needed, *(["forecast"] if n_ahead else []))
         column = track_of(cls.__name__, X, feature, time).column
-        means, covariances = estimator.smooth(X)[:2]
+        given = {} if inputs is None else {"inputs": inputs}
+        means, covariances = estimator.smooth(X, **given)[:2]
         loading = np.asarray(estimator.observation_matrix_)[column]
         variance = np.einsum("i,nij,j->n", loading, covariances, loading)
         forecast = {}
         if n_ahead:
-            ahead = estimator.forecast(X, n_ahead)
+            future = {} if future_inputs is None else {"future_inputs": future_inputs}
+            ahead = estimator.forecast(X, n_ahead, **given, **future)
             forecast["forecast_mean"] = ahead.means[:, column]
             forecast["forecast_standard_deviation"] = np.sqrt(ahead.covariances[:, column, column])
         return cls.from_predictions(
-            X, estimator.inverse_transform(means)[:, column], np.sqrt(np.maximum(variance, 0.0)),
+            X, estimator.inverse_transform(means, **given)[:, column],
+            np.sqrt(np.maximum(variance, 0.0)),
             feature=feature, time=time, coverage=coverage, ax=ax, **forecast,
         )  # fmt: skip
 

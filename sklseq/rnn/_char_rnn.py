@@ -34,6 +34,7 @@ from sklseq.rnn._vocabulary import (
 CHUNK_ROWS = 256  # sequences run together at inference
 CHUNK_STEPS = 32  # steps drawn before finished texts are put aside; then twice as many, and so on
 AUTO_EPOCHS, AUTO_UPDATES = 20, 300
+BELOW_ONE = 0.999999  # as messages print it
 
 # name: (kind, least, least is allowed, greatest)
 NUMBERS: dict[str, tuple[type, float, bool, float]] = {
@@ -44,16 +45,16 @@ NUMBERS: dict[str, tuple[type, float, bool, float]] = {
     "alpha": (Real, 0, True, np.inf),
     "batch_size": (Integral, 1, True, np.inf),
     "bptt_steps": (Integral, 1, True, np.inf),
-    "learning_rate_init": (Real, 0, False, np.inf),
-    "beta_1": (Real, 0, True, 1 - 1e-9),
-    "beta_2": (Real, 0, True, 1 - 1e-9),
+    "learning_rate_init": (Real, 0, False, 1e100),
+    "beta_1": (Real, 0, True, BELOW_ONE),
+    "beta_2": (Real, 0, True, BELOW_ONE),
     "epsilon": (Real, 0, False, np.inf),
-    "momentum": (Real, 0, True, 1 - 1e-9),
-    "average_decay": (Real, 0, True, 1 - 1e-9),
+    "momentum": (Real, 0, True, BELOW_ONE),
+    "average_decay": (Real, 0, True, BELOW_ONE),
     "max_grad_norm": (Real, 0, False, np.inf),
-    "validation_fraction": (Real, 0, False, 1 - 1e-9),
+    "validation_fraction": (Real, 0, False, BELOW_ONE),
     "n_iter_no_change": (Integral, 1, True, np.inf),
-    "tol": (Real, -np.inf, True, np.inf),
+    "tol": (Real, 0, True, np.inf),
 }
 CHOICES = {
     "cell": ("rnn", "gru", "lstm"),
@@ -62,6 +63,9 @@ CHOICES = {
     "learning_rate": ("constant", "cosine"),
     "handle_unknown": ("ignore", "error"),
 }
+FLAGS = (
+    "reset_after", "shuffle", "nesterovs_momentum", "early_stopping", "warm_start",
+)  # fmt: skip
 
 
 def check_number(
@@ -124,6 +128,9 @@ class BaseCharRNN(DocumentationLink, ClassNamePrefixFeaturesOutMixin, BaseEstima
         for name, bounds in NUMBERS.items():
             if name in parameters:
                 check_number(name, parameters[name], *bounds)
+        for name in FLAGS:
+            if not isinstance(parameters[name], bool | np.bool_):
+                raise ValueError(f"{name} must be True or False; got {parameters[name]!r}.")
         if self.max_iter != "auto":
             check_number("max_iter", self.max_iter, Integral, 1, True)
         if self.reset_after and self.cell != "gru":
@@ -173,6 +180,11 @@ class BaseCharRNN(DocumentationLink, ClassNamePrefixFeaturesOutMixin, BaseEstima
         return "" if self.analyzer == "char" else " "
 
     def _tokens(self, X: object) -> tuple[np.ndarray | list[str], np.ndarray]:
+        if hasattr(X, "columns"):
+            raise ValueError(
+                f"X must be one column of texts, but is a table of shape {X.shape}. Pass the "
+                f"column itself, as X[{X.columns[0]!r}]."
+            )
         return tokenize(check_texts(X), self.analyzer)
 
     def _encode(self, X: object) -> EncodedTexts:

@@ -18,6 +18,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklseq.rnn import _recurrence as kernels
 
+BLOWN_UP = 1.2  # times the loss of the first epoch: more is no noise
+
 
 class Objective(Protocol):
     def n_minibatches(self) -> int: ...
@@ -227,6 +229,12 @@ def _run_epochs(
         if waits and stale >= settings.n_iter_no_change:
             history.converged = True
             return None
+    first, last = history.loss_curve[0], history.loss_curve[-1]
+    if last > BLOWN_UP * first and not settings.early_stopping:
+        return (
+            f"{name}: the loss rose from {first:.3g} in the first epoch to {last:.3g} in the last. "
+            "Lower learning_rate_init or max_grad_norm."
+        )
     history.converged = settings.learning_rate != "constant"
     if history.converged:
         return None

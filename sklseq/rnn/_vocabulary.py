@@ -8,7 +8,7 @@ by it: text i starts at ``starts[i]`` (its END, which the network reads first) a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property, partial
 from numbers import Number
@@ -67,6 +67,8 @@ def check_texts(X: object) -> list:
         )
     if not hasattr(X, "__iter__"):
         raise ValueError(f"X must be a collection of texts; got {type(X).__name__}.")
+    if isinstance(X, Set | Mapping):
+        raise ValueError(f"X must have an order, as a list has; got a {type(X).__name__}.")
     texts = list(X)
     if not texts:
         raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required: no text.")

@@ -12,8 +12,9 @@ from sklearn.utils import check_array
 from sklseq._base import BaseSequenceModel
 from sklseq._sequences import Sequences, is_collection, map_rows
 from sklseq._validation import check_choice, check_em_parameters, check_parameter_array
-from sklseq.state_space._chain import LinearGaussianChain, Moments, stationary_covariance
+from sklseq.state_space._chain import LinearGaussianChain, Moments
 from sklseq.state_space._start import state_variances
+from sklseq.state_space._stationary import stationary_covariance
 
 DIFFUSE = 1e10  # variance of a diffuse start, in variances of the state
 UNKNOWN = 1e6  # the same where nothing was said about the start and the chain has none
@@ -42,8 +43,8 @@ class BaseStateSpace(BaseSequenceModel):
         check_em_parameters(self)
         check_choice(self, "transition_covariance_type", ("full", "diag", "spherical"))
         check_choice(self, "initial_state", ("learn", "stationary", "diffuse"))
-        if self.acceleration is not None:
-            check_choice(self, "acceleration", ("squarem",))
+        if self.acceleration not in ("squarem", None):
+            raise ValueError(f"acceleration must be 'squarem' or None, got {self.acceleration!r}.")
         if self.initial_state != "learn":
             for name in ("initial_state_mean", "initial_state_covariance"):
                 if getattr(self, f"{name}_init") is not None:
@@ -105,11 +106,15 @@ class BaseStateSpace(BaseSequenceModel):
                 covariance = np.diag(UNKNOWN * variances)
         return replace(chain, initial_covariance=covariance)
 
-    def _tied_start(self, chain: LinearGaussianChain, held: Mapping) -> LinearGaussianChain:
-        """Where P0 is neither given nor learned it keeps its size relative to Gamma."""
+    def _tied_start(
+        self, chain: LinearGaussianChain, held: Mapping, settled: bool
+    ) -> LinearGaussianChain:
+        """Where P0 is neither given nor learned it keeps its size relative to Gamma, unless what is
+        known has `settled` the units of the state."""
         given = self.initial_state_covariance_init is not None
         learned = "initial_state_covariance" not in held
-        if self.initial_state != "learn" or given or learned or "transition_covariance" in held:
+        elsewhere = given or learned or "transition_covariance" in held
+        if self.initial_state != "learn" or elsewhere or settled:
             return chain
         unit = np.diag(chain.transition_covariance)
         if not np.all(unit > 0):
@@ -191,6 +196,15 @@ class BaseStateSpace(BaseSequenceModel):
     def _run(self, method, sequences: Sequences) -> list[np.ndarray]:
         with self._limit_threads(sequences):
             return map_rows(method, sequences, self.n_jobs)
+
+
+def check_observation_matrix(value) -> np.ndarray:
+    if np.ndim(value) != 2:
+        raise ValueError(
+            "observation_matrix must have shape (n_features, n_components), got "
+            f"{np.shape(value)}."
+        )
+    return check_parameter_array(value, "observation_matrix", (None, None))
 
 
 def check_covariance(value, name: str, n: int | None, *, times: bool = False) -> np.ndarray:

@@ -27,7 +27,6 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import solve_discrete_lyapunov
 
 from sklseq.state_space import _kalman_pass as kernels
 from sklseq.state_space import _whitening as row_kernels
@@ -37,8 +36,8 @@ from sklseq.state_space._estimate import (
     free_covariances,
     moved_sums,
 )
+from sklseq.state_space._stationary import maximise_stationary, stationary_covariance
 
-STATIONARY_RADIUS = 1 - 1e-6  # above it a chain has no stationary covariance worth the name
 HALVINGS = 40
 SMALL = 12  # columns up to which plain loops beat BLAS
 
@@ -142,8 +141,8 @@ class LinearGaussianChain:
     stationary : bool
         mu0 and P0 are those of the stationary distribution and move with A and Gamma.
     start_ratio : float, or None
-        P0 is this times Gamma and moves with it.  A P0 held in the state's own units would not
-        hold: EM shrinks it by growing the state, which is free.
+        P0 is this times Gamma and moves with it.  Where the state's scale is free, a P0 held in its
+        units would not hold: EM shrinks it by growing the state.
     held : mapping of name -> boolean mask
         Entries that the M-step leaves alone.
     """
@@ -394,7 +393,11 @@ class LinearGaussianChain:
         )  # fmt: skip
 
     def _stationary_m_step(self, statistics, target, penalty=None) -> LinearGaussianChain:
-        """Towards the maximiser that ignores S_1, no further than the expected density rises."""
+        """Up to the maximum of the expected density, that of S_1 included.
+
+        Sets out towards the maximiser that ignores S_1, no further than the density rises; where
+        Gamma is singular it ends there.
+        """
 
         def value(chain):
             density = self._expected_log_density(statistics, self, chain)
@@ -402,14 +405,39 @@ class LinearGaussianChain:
                 return density
             return density - 0.5 * np.sum(penalty * chain.transition_covariance)
 
-        before = value(self)
+        best, before = self, value(self)
         fraction = 1.0
         for _ in range(HALVINGS):
             chain = self._towards(target, fraction)
             if chain is not None and value(chain) >= before:
-                return chain
+                best = chain
+                break
             fraction /= 2
-        return self
+        chain = best._refined(self.moved(statistics, best), penalty)
+        return chain if chain is not None and value(chain) >= value(best) else best
+
+    def _refined(self, statistics, penalty) -> LinearGaussianChain | None:
+        """(A, B_u, Gamma) at the joint maximum, from statistics taken at this chain."""
+        n, _, first_second, *transitions = statistics
+        d, r = statistics.cross.shape
+        held = np.zeros((d, r), dtype=bool)
+        held[:, :d] = self.held.get("transition_matrix", False)
+        held[:, d:] = self.held.get("input_matrix", False)
+        held_covariance = np.broadcast_to(self.held.get("transition_covariance", False), (d, d))
+        found = maximise_stationary(
+            self.transition_matrix, self.transition_covariance, (n, first_second, *transitions),
+            (held, held_covariance), self.covariance_type, penalty,
+        )  # fmt: skip
+        if found is None:
+            return None
+        shift, covariance = found
+        inputs = self.input_matrix
+        return replace(
+            self,
+            transition_matrix=self.transition_matrix + shift[:, :d],
+            transition_covariance=covariance,
+            input_matrix=None if inputs is None else inputs + shift[:, d:],
+        ).at_stationary_start()
 
     def _towards(self, target, fraction) -> LinearGaussianChain | None:
         def between(a, b):
@@ -453,6 +481,29 @@ class LinearGaussianChain:
             initial_covariance=covariance,
             stationary=True,
         )
+
+    def settles_state(self, B, B_held) -> bool:
+        """Whether no transformation of the state leaves all held entries as they are.
+
+        T = I + M moves B by -B M, A by M A - A M and B_u by M B_u, to first order.
+        """
+        d = self.n_components
+        A, identity = self.transition_matrix, np.eye(d)
+        A_held = self.held.get("transition_matrix", False)
+        if not (np.any(B_held) or "input_matrix" in self.held):
+            return False  # the unit of all states together is free
+        if np.all(B_held):
+            B = np.linalg.qr(B, mode="r")  # as much, in d rows
+            B_held = True
+        moves = [
+            (np.kron(B, identity), np.broadcast_to(B_held, B.shape)),
+            (np.kron(identity, A.T) - np.kron(A, identity), np.broadcast_to(A_held, A.shape)),
+        ]
+        if (B_u := self.input_matrix) is not None:
+            inputs_held = np.broadcast_to(self.held.get("input_matrix", False), B_u.shape)
+            moves.append((np.kron(identity, B_u.T), inputs_held))
+        kept = np.concatenate([move[held.ravel()] for move, held in moves])
+        return len(kept) >= d * d and np.linalg.matrix_rank(kept) == d * d
 
     def n_free_parameters(self) -> int:
         """Entries learned; gauge freedom is the estimator's business."""
@@ -555,14 +606,3 @@ def semidefinite_root(covariance: np.ndarray) -> np.ndarray:
     """L with L L' = covariance, for a positive semi-definite matrix."""
     values, vectors = np.linalg.eigh(covariance)
     return vectors * np.sqrt(np.maximum(values, 0.0))
-
-
-def spectral_radius(matrix: np.ndarray) -> float:
-    return float(np.abs(np.linalg.eigvals(matrix)).max())
-
-
-def stationary_covariance(A: np.ndarray, Gamma: np.ndarray) -> np.ndarray | None:
-    """P with P = A P A' + Gamma, or None where the chain has (almost) a unit root."""
-    if not spectral_radius(A) < STATIONARY_RADIUS:
-        return None
-    return _symmetric(solve_discrete_lyapunov(A, Gamma))

@@ -22,7 +22,12 @@ from sklseq._sequences import (
     refuse_frame_output,
 )
 from sklseq._validation import check_choice, check_fixed, check_parameter_array, check_positive
-from sklseq.state_space._base import BaseStateSpace, Forecast, check_covariance
+from sklseq.state_space._base import (
+    BaseStateSpace,
+    Forecast,
+    check_covariance,
+    check_observation_matrix,
+)
 from sklseq.state_space._chain import SMALL, Moments, Posterior
 from sklseq.state_space._linear_gaussian import LinearGaussianModel
 from sklseq.state_space._observation import GaussianObservation
@@ -49,9 +54,10 @@ class KalmanSmoother(BaseStateSpace):
         Of :math:`\Gamma`.
     initial_state : {"learn", "stationary", "diffuse"}, default="learn"
         "learn": :math:`\mu_0` from the data, and :math:`P_0` too where there are more sequences
-        than state dimensions.  One sequence says next to nothing about it: :math:`P_0` then is a
-        multiple of :math:`\Gamma`, as large as the stationary covariance of the starting values,
-        or 1e6 times the state's variance for a chain without one.  "stationary": the stationary
+        than state dimensions.  One sequence says next to nothing about it: :math:`P_0` then is the
+        stationary covariance of the starting values, or 1e6 times the state's variance for a chain
+        without one; unless fixed parameters or known states settle the state's units, it moves in
+        proportion to :math:`\Gamma`.  "stationary": the stationary
         distribution, which moves with :math:`A` and
         :math:`\Gamma`.  "diffuse": mean 0 and 1e10 times the state's variance.
     inputs_to : {"state", "observation"}, default="state"
@@ -128,7 +134,8 @@ class KalmanSmoother(BaseStateSpace):
     converged_ : bool
         Whether the last iterations gained less than `tol`.
     log_likelihood_ : float
-        Mean log-likelihood per step of the training data at the fitted parameters, in nats.
+        Mean log-likelihood per step of the training data at the fitted parameters, in nats; after a
+        fit with known states that of X and the states together.
     log_likelihoods_ : ndarray of shape (n_iter_ + 1,)
         The same at the start and after each iteration.
     objectives_ : ndarray of shape (n_iter_ + 1,)
@@ -290,7 +297,7 @@ class KalmanSmoother(BaseStateSpace):
         ValueError
             Names the parameter, the rule and the value got.
         """
-        B = check_parameter_array(observation_matrix, "observation_matrix", (None, None))
+        B = check_observation_matrix(observation_matrix)
         p, d = B.shape
         Sigma = check_covariance(observation_covariance, "observation_covariance", p)
         full = bool(np.any(Sigma[~np.eye(p, dtype=bool)]))
@@ -397,7 +404,7 @@ class KalmanSmoother(BaseStateSpace):
         X : array-like of shape (n_steps, n_features), or a collection of such
             NaN is a missing entry.
         y : ignored
-            For the scikit-learn interface; its length is checked.
+            For the scikit-learn interface; its length is checked.  Inputs go in by ``inputs=``.
         inputs : array-like of shape (n_steps, n_inputs), or a collection of such, default=None
             Known inputs, whose coefficients are learned; never missing.
         states : array-like of shape (n_steps, n_components), or a collection, default=None
@@ -492,6 +499,8 @@ class KalmanSmoother(BaseStateSpace):
 
     def _fit(self, sequences: Sequences, states, *, finish: bool = True) -> None:
         n_inputs = sequences.aligned[0].shape[1] if sequences.aligned else 0
+        if self.input_matrix_init is not None and not n_inputs:
+            raise ValueError("input_matrix_init is for a fit with inputs: pass inputs=.")
         known_states = states is not None
         if known_states:
             sequences = _with_states(sequences, states, self.n_components)
@@ -601,8 +610,11 @@ class KalmanSmoother(BaseStateSpace):
             target["input_matrix"] = held["input_matrix"]
 
         def learner(start: LinearGaussianModel) -> LinearGaussianModel:
+            chain = replace(start.chain, held=chain_held)
+            B_held = learning["held"].get("observation_matrix", False)
+            settled = known_states or chain.settles_state(start.observation.matrix, B_held)
             return LinearGaussianModel(
-                self._tied_start(replace(start.chain, held=chain_held), chain_held),
+                self._tied_start(chain, chain_held, settled),
                 replace(start.observation, **learning),
                 known_states,
             )
@@ -617,6 +629,12 @@ class KalmanSmoother(BaseStateSpace):
             raise ValueError(
                 f"warm_start and partial_fit go on from {model.chain.n_components} states, but "
                 f"n_components is {self.n_components}."
+            )
+        n_features = len(model.observation.matrix)
+        if n_features != self.n_features_in_:
+            raise ValueError(
+                f"warm_start and partial_fit go on from {n_features} features, but X has "
+                f"{self.n_features_in_}."
             )
         if self._n_inputs() != n_inputs:
             raise ValueError("warm_start needs the same number of inputs as the last fit.")

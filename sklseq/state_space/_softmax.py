@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -22,7 +24,11 @@ from sklseq._validation import (
     check_positive,
     check_real,
 )
-from sklseq.state_space._base import BaseStateSpace, check_covariance
+from sklseq.state_space._base import (
+    BaseStateSpace,
+    check_covariance,
+    check_observation_matrix,
+)
 from sklseq.state_space._chain import (
     LinearGaussianChain,
     Moments,
@@ -32,6 +38,8 @@ from sklseq.state_space._chain import (
 from sklseq.state_space._softmax_model import SoftmaxModel, unigram_offset
 from sklseq.state_space._softmax_posterior import Words
 from sklseq.state_space._softmax_start import spectral_start
+
+FELL = "The objective fell"  # so the EM loop's warning begins
 
 
 class ProbabilityForecast(NamedTuple):
@@ -283,7 +291,7 @@ class SoftmaxStateSpace(BaseStateSpace):
         ValueError
             Names the parameter, the rule and the value got.
         """
-        B = check_parameter_array(observation_matrix, "observation_matrix", (None, None))
+        B = check_observation_matrix(observation_matrix)
         p, d = B.shape
         estimator = cls(d, **params)
         estimator._check_parameters()
@@ -333,6 +341,17 @@ class SoftmaxStateSpace(BaseStateSpace):
             "observation_matrix": (p, d),
             "observation_offset": (p,),
         }
+
+    def _check_X(self, X, groups=None, lengths=None, *, y=None, reset=False) -> Sequences:
+        try:
+            return super()._check_X(X, groups, lengths, y=y, reset=reset)
+        except ValueError as error:
+            if "contains NaN" not in str(error):
+                raise
+            what = str(error).splitlines()[0]
+            raise ValueError(
+                f"{what} A missing step is a row of zeros, for {type(self).__name__}."
+            ) from None
 
     def _encode(self, sequences: Sequences, reset: bool) -> Sequences:
         """CSR without stored zeros: dense or sparse, the same data gives the same bits."""
@@ -390,7 +409,7 @@ class SoftmaxStateSpace(BaseStateSpace):
         Warns
         -----
         ConvergenceWarning
-            ``max_iter`` was reached.
+            ``max_iter`` was reached, or the bound fell by the error of its quadrature rule.
 
         References
         ----------
@@ -403,20 +422,44 @@ class SoftmaxStateSpace(BaseStateSpace):
         self._check_parameters()
         with unchanged_on_error(self):
             sequences = self._check_X(X, groups, lengths, y=y, reset=True)
+            if self.n_features_in_ == 1:
+                warnings.warn(
+                    "X has one column: a vocabulary of one word, of which nothing can be learned. "
+                    "If it holds codes of words, encode them first, by OneHotEncoder for one.",
+                    UserWarning,
+                    stacklevel=2,
+                )
             self._set_result(self._run_em(sequences), sequences)
         return self
 
     def _run_em(self, sequences: Sequences) -> EMResult:
-        return run_em(
-            self._starts(sequences),
-            sequences,
-            max_iter=self.max_iter,
-            tol=self.tol,
-            n_jobs=self.n_jobs,
-            verbose=self.verbose,
-            name=type(self).__name__,
-            acceleration=self.acceleration,
-        )
+        """EM; a fall of the bound, which its rule of quadrature allows, is told as what it is."""
+        starts = self._starts(sequences)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            result = run_em(
+                starts,
+                sequences,
+                max_iter=self.max_iter,
+                tol=self.tol,
+                n_jobs=self.n_jobs,
+                verbose=self.verbose,
+                name=type(self).__name__,
+                acceleration=self.acceleration,
+            )
+        others = [each for each in caught if not str(each.message).startswith(FELL)]
+        for each in others:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+        if len(others) < len(caught) and not result.converged and result.n_iter < self.max_iter:
+            warnings.warn(
+                f"{type(self).__name__} stopped after {result.n_iter} iterations: the bound "
+                "fell in the next one, by the error of the quadrature rule it is computed with. "
+                "The best parameters so far are kept. The rule is good where states are not spread "
+                "widely: a larger alpha, fewer components or initial_state='stationary' may help.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        return result
 
     def _set_result(self, result, sequences: Sequences) -> None:
         model = result.model.normalised()
@@ -449,10 +492,14 @@ class SoftmaxStateSpace(BaseStateSpace):
             randoms = [None] + [random_state] * (self.n_init - 1)
             with limit_threads():
                 starts = [self._start(sequences, given, unigram, random) for random in randoms]
+        starts = [replace(start, chain=replace(start.chain, held=chain_held)) for start in starts]
+        B_held = words_held.get("observation_matrix", False)
         return [
             replace(
                 start,
-                chain=self._tied_start(replace(start.chain, held=chain_held), chain_held),
+                chain=self._tied_start(
+                    start.chain, chain_held, start.chain.settles_state(start.words.matrix, B_held)
+                ),
                 alpha=self.alpha,
                 prior_offset=unigram,
                 held=words_held,
@@ -669,6 +716,23 @@ class SoftmaxStateSpace(BaseStateSpace):
         return ProbabilityForecast(probabilities[0] if single else probabilities)
 
     # ---- scores
+
+    def score_samples(self, X, *, groups=None, lengths=None):
+        """Log-likelihood of each step given those before it, in nats.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_steps, n_features), or a collection of such
+        groups, lengths : array-like, default=None
+            As in ``predict``.
+
+        Returns
+        -------
+        ndarray of shape (n_steps,), stacked or object array as X was
+            By a filter that matches moments, so its sum is the log-likelihood only nearly, within
+            tenths of a nat per hundred steps; ``score_sequences`` is unbiased.
+        """
+        return super().score_samples(X, groups=groups, lengths=lengths)
 
     def _step_scores(self, sequences: Sequences) -> np.ndarray:
         return self._run(self._model_for(sequences).step_scores, sequences)[0]

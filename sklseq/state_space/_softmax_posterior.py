@@ -209,7 +209,8 @@ class _Search:
         value, sites = _expectations(self.words, counts, *moments[:2])
         steps = value + _misfit(evidence, *moments[:2])
         bounds = log_Z + np.add.reduceat(steps, offsets[:-1])
-        gain = bounds - self.bounds[active]
+        with np.errstate(invalid="ignore"):  # a bound that is infinite is no gain
+            gain = bounds - self.bounds[active]
         small = GAIN * (1.0 + np.abs(bounds))
         good = np.isfinite(bounds) & (gain >= 0)
         self._accept(rows, offsets, active, good, tried, sites, moments, evidence, log_Z, bounds)

@@ -15,7 +15,7 @@ from sklearn.decomposition import FactorAnalysis
 from sklearn.exceptions import ConvergenceWarning
 
 from sklseq._covariance import column_mean, column_scale
-from sklseq.state_space._chain import spectral_radius, stationary_covariance
+from sklseq.state_space._stationary import spectral_radius, stationary_covariance
 
 LARGEST_RADIUS = 0.99  # of a transition matrix estimated for a start
 SIGNAL_SHARE = 0.7  # of the variance, credited to the state where nothing better is known
