@@ -12,7 +12,8 @@ from scipy.linalg.lapack import dpotri
 from scipy.optimize import minimize
 
 STATIONARY_RADIUS = 1 - 1e-6  # above it a chain has no stationary covariance worth the name
-ITERATIONS = 30  # of L-BFGS
+ITERATIONS = 15  # of L-BFGS, from near the maximum; the next M-step makes up what is missing
+GAIN = 1e-11  # relative
 INFEASIBLE = 1e6  # how far below its start the density is called outside the stationary chains
 
 
@@ -64,10 +65,11 @@ def maximise_stationary(A, Gamma, sums, held, covariance_type: str, penalty=None
     except LinAlgError:
         return None
     size = scale.size
+    unit = 1 / np.sqrt(max(m, 1.0))  # of relative changes of Gamma: its curvature is m
 
     def loss(vector):
         """Minus twice the density, and its derivative."""
-        shift, new = scale.to_shift(vector[:size]), covariance.to_matrix(vector[size:])
+        shift, new = scale.to_shift(vector[:size]), covariance.to_matrix(unit * vector[size:])
         moved = A + shift[:, :d]
         if not np.all(np.isfinite(moved)) or not np.all(np.isfinite(new)):
             return outside, np.zeros_like(vector)
@@ -91,7 +93,8 @@ def maximise_stationary(A, Gamma, sums, held, covariance_type: str, penalty=None
         by_shift = -2 * noise @ residual
         by_shift[:, :d] += 2 * adjoint @ moved @ P
         return value, np.concatenate([
-            scale.to_slope(by_shift), covariance.to_slope(vector[size:], by_covariance)
+            scale.to_slope(by_shift),
+            unit * covariance.to_slope(unit * vector[size:], by_covariance),
         ])  # fmt: skip
 
     origin = np.concatenate([np.zeros(size), covariance.origin])
@@ -104,11 +107,11 @@ def maximise_stationary(A, Gamma, sums, held, covariance_type: str, penalty=None
     outside = before + INFEASIBLE * (1 + abs(before))
     found = minimize(
         loss, origin, jac=True, method="L-BFGS-B",
-        options={"maxiter": ITERATIONS, "ftol": 1e-14, "gtol": 1e-9, "maxcor": 20},
+        options={"maxiter": ITERATIONS, "ftol": GAIN, "gtol": 1e-9, "maxcor": 10},
     )  # fmt: skip
     if not found.fun < before:
         return None
-    return scale.to_shift(found.x[:size]), covariance.to_matrix(found.x[size:])
+    return scale.to_shift(found.x[:size]), covariance.to_matrix(unit * found.x[size:])
 
 
 def _log_and_inverse(matrix):
