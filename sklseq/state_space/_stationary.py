@@ -73,11 +73,13 @@ def maximise_stationary(A, Gamma, sums, held, covariance_type: str, penalty=None
         moved = A + shift[:, :d]
         if not np.all(np.isfinite(moved)) or not np.all(np.isfinite(new)):
             return outside, np.zeros_like(vector)
-        P = stationary_covariance(moved, new)
+        if not spectral_radius(moved) < STATIONARY_RADIUS:
+            return outside, np.zeros_like(vector)
+        P = _doubled(moved, new)
         try:
             log_start, start = _log_and_inverse(P)
             log_noise, precision = _log_and_inverse(new[block])
-        except (LinAlgError, ValueError, TypeError):  # not stationary, or not a covariance
+        except (LinAlgError, ValueError):  # not a covariance, or infinite
             return outside, np.zeros_like(vector)
         noise = np.zeros((d, d))
         noise[block] = precision
@@ -85,7 +87,7 @@ def maximise_stationary(A, Gamma, sums, held, covariance_type: str, penalty=None
         crossed = shift @ cross.T
         M = second - crossed - crossed.T + shift @ gram @ shift.T
         value = n * log_start + np.sum(start * F) + m * log_noise + np.sum(noise * M)
-        adjoint = solve_discrete_lyapunov(moved.T, n * start - start @ F @ start)
+        adjoint = _doubled(moved.T, n * start - start @ F @ start)
         by_covariance = m * noise - noise @ M @ noise + adjoint
         if penalty is not None:
             value += np.sum(penalty * new)
@@ -112,6 +114,21 @@ def maximise_stationary(A, Gamma, sums, held, covariance_type: str, penalty=None
     if not found.fun < before:
         return None
     return scale.to_shift(found.x[:size]), covariance.to_matrix(unit * found.x[size:])
+
+
+def _doubled(A, Q):
+    """P = A P A' + Q of a stable A, by doubling: the sum of A^k Q A'^k in blocks of 1, 2, 4, ...
+
+    Many solutions of small systems are wanted, where SciPy's takes most of its time in Python.
+    """
+    P = Q.copy()
+    for _ in range(40):  # 2^40 terms
+        step = A @ P @ A.T
+        P += step
+        if np.abs(step).max() <= 1e-17 * np.abs(P).max():
+            break
+        A = A @ A
+    return (P + P.T) / 2
 
 
 def _log_and_inverse(matrix):
