@@ -12,7 +12,8 @@ from scipy.linalg.lapack import dpotri
 from scipy.optimize import minimize
 
 STATIONARY_RADIUS = 1 - 1e-6  # above it a chain has no stationary covariance worth the name
-ITERATIONS = 30  # of L-BFGS
+ITERATIONS = 15  # of L-BFGS, from near the maximum; the next M-step makes up what is missing
+GAIN = 1e-11  # relative
 INFEASIBLE = 1e6  # how far below its start the density is called outside the stationary chains
 
 
@@ -64,18 +65,21 @@ def maximise_stationary(A, Gamma, sums, held, covariance_type: str, penalty=None
     except LinAlgError:
         return None
     size = scale.size
+    unit = 1 / np.sqrt(max(m, 1.0))  # of relative changes of Gamma: its curvature is m
 
     def loss(vector):
         """Minus twice the density, and its derivative."""
-        shift, new = scale.to_shift(vector[:size]), covariance.to_matrix(vector[size:])
+        shift, new = scale.to_shift(vector[:size]), covariance.to_matrix(unit * vector[size:])
         moved = A + shift[:, :d]
         if not np.all(np.isfinite(moved)) or not np.all(np.isfinite(new)):
             return outside, np.zeros_like(vector)
-        P = stationary_covariance(moved, new)
+        if not spectral_radius(moved) < STATIONARY_RADIUS:
+            return outside, np.zeros_like(vector)
+        P = _doubled(moved, new)
         try:
             log_start, start = _log_and_inverse(P)
             log_noise, precision = _log_and_inverse(new[block])
-        except (LinAlgError, ValueError, TypeError):  # not stationary, or not a covariance
+        except (LinAlgError, ValueError):  # not a covariance, or infinite
             return outside, np.zeros_like(vector)
         noise = np.zeros((d, d))
         noise[block] = precision
@@ -83,7 +87,7 @@ def maximise_stationary(A, Gamma, sums, held, covariance_type: str, penalty=None
         crossed = shift @ cross.T
         M = second - crossed - crossed.T + shift @ gram @ shift.T
         value = n * log_start + np.sum(start * F) + m * log_noise + np.sum(noise * M)
-        adjoint = solve_discrete_lyapunov(moved.T, n * start - start @ F @ start)
+        adjoint = _doubled(moved.T, n * start - start @ F @ start)
         by_covariance = m * noise - noise @ M @ noise + adjoint
         if penalty is not None:
             value += np.sum(penalty * new)
@@ -91,7 +95,8 @@ def maximise_stationary(A, Gamma, sums, held, covariance_type: str, penalty=None
         by_shift = -2 * noise @ residual
         by_shift[:, :d] += 2 * adjoint @ moved @ P
         return value, np.concatenate([
-            scale.to_slope(by_shift), covariance.to_slope(vector[size:], by_covariance)
+            scale.to_slope(by_shift),
+            unit * covariance.to_slope(unit * vector[size:], by_covariance),
         ])  # fmt: skip
 
     origin = np.concatenate([np.zeros(size), covariance.origin])
@@ -104,11 +109,26 @@ def maximise_stationary(A, Gamma, sums, held, covariance_type: str, penalty=None
     outside = before + INFEASIBLE * (1 + abs(before))
     found = minimize(
         loss, origin, jac=True, method="L-BFGS-B",
-        options={"maxiter": ITERATIONS, "ftol": 1e-14, "gtol": 1e-9, "maxcor": 20},
+        options={"maxiter": ITERATIONS, "ftol": GAIN, "gtol": 1e-9, "maxcor": 10},
     )  # fmt: skip
     if not found.fun < before:
         return None
-    return scale.to_shift(found.x[:size]), covariance.to_matrix(found.x[size:])
+    return scale.to_shift(found.x[:size]), covariance.to_matrix(unit * found.x[size:])
+
+
+def _doubled(A, Q):
+    """P = A P A' + Q of a stable A, by doubling: the sum of A^k Q A'^k in blocks of 1, 2, 4, ...
+
+    Many solutions of small systems are wanted, where SciPy's takes most of its time in Python.
+    """
+    P = Q.copy()
+    for _ in range(40):  # 2^40 terms
+        step = A @ P @ A.T
+        P += step
+        if np.abs(step).max() <= 1e-17 * np.abs(P).max():
+            break
+        A = A @ A
+    return (P + P.T) / 2
 
 
 def _log_and_inverse(matrix):
