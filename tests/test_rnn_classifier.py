@@ -444,7 +444,7 @@ def test_missing_texts_of_a_series_are_named(fitted):
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=told):
             fitted.predict(pandas.Series(values, dtype=dtype))
-    with pytest.raises(ValueError, match="one dimension"):
+    with pytest.raises(ValueError, match="Pass the column itself"):
         fitted.predict(pandas.DataFrame({"text": ["a", "b"]}))
 
 

@@ -861,7 +861,7 @@ class BaseHMM(BaseSequenceModel):
         """
         sequences = self._check_X(X, groups, lengths)
         model = self._learning_model()
-        if np.isneginf(self._run(model.log_likelihoods, sequences)[0]).any():
+        if np.isneginf(self._run(model, "log_likelihoods", sequences)[0]).any():
             raise ValueError(f"No standard errors: {model.why_impossible(sequences)}")
         with limit_threads(sequences.n_steps):
             errors = standard_errors(model, sequences, self.n_jobs)
