@@ -67,7 +67,7 @@ def test_score_of_a_memory_map_copies_no_more_than_a_third(tmp_path):
     X.flush()
     run = subprocess.run(
         [sys.executable, "-c", PEAKS, str(path), str(n)],
-        capture_output=True, text=True, check=True, timeout=300,
+        capture_output=True, text=True, check=True, timeout=300, cwd=tmp_path,
     )  # fmt: skip
     ratios = json.loads(run.stdout)
     assert len(ratios) == 12
