@@ -122,6 +122,7 @@ def check_sequences(
     if groups is not None and lengths is not None:
         raise ValueError("groups and lengths both say where sequences start: pass one of them.")
     X = fill_masked(X)
+    valid = False
     if is_collection(X):
         sequences = _from_collection(estimator, X, groups, lengths, reset)
     else:
@@ -133,6 +134,8 @@ def check_sequences(
                 X = validate_data(estimator, X, reset=reset, **rules)
         offsets = _flat_offsets(X.shape[0], groups, lengths)
         sequences = Sequences(_canonical(X), offsets)
+    if not valid:
+        _refuse_negative(estimator, sequences)
     if reset:
         _warn_unobserved(sequences.X)
     if y is not None:
@@ -219,6 +222,16 @@ def _located(estimator, X, offsets=None) -> Iterator[None]:
         raise ValueError(text.partition("\n")[0] + _first_bad(estimator, X, offsets)) from None
 
 
+def _refuse_negative(estimator, sequences: Sequences) -> None:
+    """scikit-learn compares the minimum with 0, behind which a NaN hides negative values."""
+    X = sequences.X
+    if sparse.issparse(X) or not get_tags(estimator).input_tags.positive_only:
+        return
+    if np.fmin.reduce(X, axis=None) < 0:
+        with _located(estimator, X, sequences.offsets):
+            raise ValueError(f"Negative values in data passed to X in {type(estimator).__name__}.")
+
+
 def _first_bad(estimator, X, offsets) -> str:
     rules = _array_rules(estimator)
     try:
@@ -263,7 +276,8 @@ def fill_masked(X):
     """
     if isinstance(X, np.ma.MaskedArray):
         return X.astype(np.float64).filled(np.nan) if np.ma.is_masked(X) else X.data
-    has_items = isinstance(X, list | tuple) or (isinstance(X, np.ndarray) and X.dtype == object)
+    is_objects = isinstance(X, np.ndarray) and X.ndim > 0 and X.dtype == object
+    has_items = isinstance(X, list | tuple) or is_objects
     if has_items and any(isinstance(item, np.ma.MaskedArray) for item in X):
         return [fill_masked(item) for item in X]
     return X

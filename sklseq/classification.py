@@ -280,7 +280,8 @@ def _seeded(estimator, random_state):
 
 def _with_all_categories(estimator, sequences):
     """A model of codes must know those of all classes, not of its own only."""
-    if "n_categories" in estimator.get_params() and estimator.n_categories is None:
+    params = estimator.get_params()
+    if "n_categories" in params and params["n_categories"] is params["emissionprob_init"] is None:
         codes = np.nan_to_num(concatenate(sequences).astype(float))
         largest = np.maximum(codes.max(axis=0), 0)
         estimator._check_codes(largest)

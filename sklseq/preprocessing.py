@@ -116,8 +116,13 @@ def _rows(collection):
     if not all(hasattr(item, "columns") for item in collection):
         return concat_sequences(collection)[0]
     check_items(collection)
-    library = sys.modules[type(collection[0]).__module__.partition(".")[0]]  # pandas, polars
-    rows = library.concat(list(collection))
+    kinds = type(collection[0]).__mro__
+    homes = [sys.modules.get(kind.__module__.partition(".")[0]) for kind in kinds]
+    library = next((home for home in homes if hasattr(home, "concat")), None)  # pandas, polars
+    if library is None:
+        return concat_sequences(collection)[0]
+    relaxed = {"how": "vertical_relaxed"} if library.__name__ == "polars" else {}
+    rows = library.concat(list(collection), **relaxed)
     return rows.reset_index(drop=True) if hasattr(rows, "reset_index") else rows
 
 

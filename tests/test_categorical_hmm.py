@@ -152,3 +152,15 @@ def test_absurd_codes_are_refused(code):
         model.fit([[0], [1], [2]])
         with pytest.raises(ValueError, match=r"Unknown category 10{9,} in column 0"):
             model.predict([[code]])
+
+
+@pytest.mark.parametrize("code", [-1.0, -3.0, -40_000.0, -99_999.0, -1e300])
+def test_a_negative_code_beside_a_missing_one_is_refused(code):
+    """Behind a NaN scikit-learn does not see it; as an index it would lie outside the tables."""
+    model = CategoricalHMM.from_parameters(
+        startprob=[0.5, 0.5], transmat=np.eye(2), emissionprob=[[0.9, 0.1], [0.2, 0.8]]
+    )
+    for X in ([[0.0], [np.nan], [code]], [[[0.0], [np.nan]], [[code]]]):
+        for call in (model.score, model.predict, CategoricalHMM(2).fit):
+            with pytest.raises(ValueError, match=r"Negative values.*The first"):
+                call(X)

@@ -1207,3 +1207,54 @@ def test_feature_names_and_containers(nile):
     assert model.feature_names_in_.tolist() == ["flow"]
     with pytest.raises(ValueError, match="set_output"):
         model.transform([frame, frame])
+
+
+# --- States that die out --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("inputs", [False, True])
+@pytest.mark.parametrize("gaps", [False, True])
+@pytest.mark.parametrize(
+    ("A", "Q"),
+    [
+        ([[0.5, 0.3], [0.2, 0.1]], [0.0, 0.0]), ([[0.6, 0.3], [-0.1, 0.2]], [0.0, 0.0]),
+        ([[0.3, 0.0], [0.0, 0.9]], [0.0, 1.0]), ([[0.6, 0.5], [-0.5, 0.6]], [0.0, 0.0]),
+        (np.diag([0.3, 0.9, 0.9, 0.9, 0.9]), [0.0, 1.0, 1.0, 1.0, 1.0]),
+        (np.diag([0.3, 1.0]), [0.0, 0.0]),
+    ],
+)  # fmt: skip
+def test_a_shrinking_state_without_noise_is_smoothed(A, Q, gaps, inputs):
+    """Its predicted covariance falls to rounding, by which a plain smoother divides."""
+    A, d, n = np.asarray(A, dtype=float), len(A), 60
+    model = {
+        "A": A, "Q": np.diag(Q), "B": np.eye(d)[: d - 1] + 1.0, "R": np.eye(d - 1),
+        "offset": np.zeros(d - 1), "mean": np.ones(d), "covariance": np.eye(d),
+    }  # fmt: skip
+    rng = np.random.default_rng(0)
+    X, U = rng.normal(size=(n, d - 1)), rng.normal(size=(n, 1))
+    if gaps:
+        X[::4] = np.nan
+    G = np.eye(d)[:, :1]
+    estimator = KalmanSmoother.from_parameters(
+        transition_matrix=A, transition_covariance=model["Q"], observation_matrix=model["B"],
+        observation_covariance=model["R"], initial_state_mean=model["mean"],
+        initial_state_covariance=model["covariance"], input_matrix=G if inputs else None,
+    )  # fmt: skip
+    given = {"inputs": U} if inputs else {}
+    posterior = estimator.smooth(X, **given)
+    expected = reference.joint(model, X, U @ G.T if inputs else None)
+    assert_allclose(posterior.means, expected.means, atol=2e-8)
+    assert_allclose(posterior.covariances, expected.covariances, atol=1e-9)
+    assert_allclose(posterior.lag_one_covariances, expected.lag_one, atol=1e-9)
+    assert_allclose(estimator.predict(X, **given), posterior.means, atol=2e-8)
+
+
+def test_a_stream_of_known_states_goes_on_from_given_parameters():
+    rng = np.random.default_rng(0)
+    X, S = rng.normal(size=(20, 2)), rng.normal(size=(20, 1))
+    model = KalmanSmoother.from_parameters(
+        transition_matrix=[[0.5]], transition_covariance=1.0, observation_matrix=[[1.0], [0.5]],
+        observation_covariance=1.0, initial_state_mean=[0.0], initial_state_covariance=1.0,
+    )  # fmt: skip
+    model.partial_fit(X, states=S).partial_fit(X)
+    assert np.isfinite(model.score(X))

@@ -87,3 +87,8 @@ def test_seizures_have_quiet_and_busy_patients():
     low, high = np.sort(model.rates_[:, 0])
     assert low < 8 < high
     assert [len(path) for path in model.predict(sequences)] == [len(X) for X in sequences]
+
+
+def test_a_negative_count_beside_a_missing_one_is_refused():
+    with pytest.raises(ValueError, match=r"Negative values.*row 2, column 0"):
+        PoissonHMM(1).fit([[1.0], [np.nan], [-1.0]])

@@ -489,3 +489,15 @@ def test_a_label_to_draw_must_be_one(fitted):
     for label in (["soft"], np.array(["hard", "soft"]), np.nan):
         with pytest.raises(ValueError, match="label must be one of"):
             fitted.sample(1, label)
+
+
+def test_averaging_switched_on_later_starts_from_the_weights_of_then():
+    texts, labels = ["ab", "ba"] * 10, [0, 1] * 10
+    model = CharRNNClassifier(
+        hidden_size=8, average_decay=0.0, batch_size=4, learning_rate_init=0.02, random_state=0
+    )
+    for _ in range(40):
+        model.partial_fit(texts, labels, classes=[0, 1])
+    assert model.score(texts, labels) == 1.0
+    model.set_params(average_decay=0.99).partial_fit(texts, labels)
+    assert model.score(texts, labels) == 1.0

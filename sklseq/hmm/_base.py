@@ -203,7 +203,9 @@ class BaseHMM(BaseSequenceModel):
         Notes
         -----
         What is taken from the data (the scale of the floor `reg_covar`, priors that are not given)
-        is that of the first chunk, which should be a fair sample.  Priors count against all steps
+        is that of the first chunk, which should be a fair sample; so are the other constructor
+        parameters of learning (`fixed`, priors, `initial_state` and the like): set later, they are
+        not looked at.  Priors count against all steps
         seen, those of repeated passes too.  ``log_likelihoods_`` goes on with the mean
         log-likelihood of each chunk *before* it was learned from: a score of new data.
 

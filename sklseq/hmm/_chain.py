@@ -297,7 +297,7 @@ class HMM:
     def why_impossible(self, sequences: Sequences) -> str:
         """Which sequence has probability zero, and from which step on."""
         _, log_increments = self.filter(sequences.X, sequences.offsets, *sequences.aligned)
-        step = int(np.flatnonzero(np.isneginf(log_increments))[0])
+        step = int(np.flatnonzero(~np.isfinite(log_increments))[0])
         i = int(np.searchsorted(sequences.offsets, step, side="right")) - 1
         if sequences.aligned and not np.isneginf(self.filter(*sequences[:2])[1]).any():
             return (

@@ -19,10 +19,10 @@ def to_codes(
     code_t[:, ::1] codes,            # OUT
     long long[::1] largest,          # INOUT
 ):
-    """Non-negative whole numbers as codes, NaN as -1.
+    """Whole numbers as codes, NaN as -1.
 
     X (N, D). OUT codes (N, D). INOUT largest (D,): raised to the largest code of each column.
-    Returns the place n * D + d of the first entry that is no whole number, or -1. Numbers that
+    Returns the place n * D + d of the first entry that is negative or not whole, or -1. Numbers that
     `codes` cannot hold are cut off; `largest` has them as they are, up to 2^62.
     """
     cdef Py_ssize_t n, d, D = X.shape[1]
@@ -37,12 +37,15 @@ def to_codes(
                     if x != x:
                         codes[n, d] = -1
                         continue
-                    code = <long long> (x if x < beyond else beyond)
-                    if x < beyond and <double> code != x:
+                    code = <long long> (min(max(x, 0.0), beyond))
+                    if x < 0 or (x < beyond and <double> code != x):
                         with gil:
                             return n * D + d
                 else:
                     code = x
+                    if x < 0:
+                        with gil:
+                            return n * D + d
                 largest[d] = max(largest[d], code)
                 codes[n, d] = <code_t> min(code, top)
     return -1

@@ -183,7 +183,7 @@ class BaseCharRNN(DocumentationLink, ClassNamePrefixFeaturesOutMixin, BaseEstima
         if hasattr(X, "columns"):
             raise ValueError(
                 f"X must be one column of texts, but is a table of shape {X.shape}. Pass the "
-                f"column itself, as X[{X.columns[0]!r}]."
+                f"column itself, as X[{next(iter(X.columns), 'text')!r}]."
             )
         return tokenize(check_texts(X), self.analyzer)
 
@@ -239,6 +239,8 @@ class BaseCharRNN(DocumentationLink, ClassNamePrefixFeaturesOutMixin, BaseEstima
             random = check_random_state(self.random_state)
         else:  # copies, so that a pass that fails leaves nothing behind
             optimiser, random = copy.deepcopy((self._optimiser, self._random))
+            if not optimiser.settings.average_decay:  # the average stood still
+                optimiser.average[:] = optimiser.parameters
             optimiser.settings = settings
         with workers(self.n_jobs) as pool:
             objective.pool = pool

@@ -39,6 +39,9 @@ from sklseq.state_space._estimate import (
 from sklseq.state_space._stationary import maximise_stationary, stationary_covariance
 
 HALVINGS = 40
+NO_SEQUENCE = 1e-200
+TRACE_OF_NOISE = 1e-14  # variance, of the largest there is
+UNREACHED = 1e-13  # eigenvalue of a covariance that counts as 0, of the largest
 SMALL = 12  # columns up to which plain loops beat BLAS
 
 
@@ -167,19 +170,33 @@ class LinearGaussianChain:
 
     # -- inference
 
-    def _arguments(self, evidence: Evidence, offsets, inputs):
+    def _arguments(self, evidence: Evidence, offsets, inputs, *, backward: bool = False):
         d = self.n_components
         drift = None if inputs is None else np.ascontiguousarray(inputs @ self.input_matrix.T)
         if self.time_varying:
             self._check_times(int(np.diff(offsets).max()))
         A, Gamma = (
             np.ascontiguousarray(matrix.reshape(-1, d, d))
-            for matrix in (self.transition_matrix, self.transition_covariance)
+            for matrix in (self.transition_matrix, self._noise(backward))
         )
         return (
             evidence.y, evidence.pattern, evidence.S, evidence.noise, A, Gamma, drift,
             self.initial_mean, self.initial_covariance, offsets,
         )  # fmt: skip
+
+    def _noise(self, backward: bool) -> np.ndarray:
+        """Gamma; on the way back, with a trace of noise for states that die out without any.
+
+        Their predicted covariance would end as rounding, by which the gains of the smoother divide.
+        """
+        Gamma = self.transition_covariance
+        if not backward or self.time_varying:
+            return Gamma
+        fading = fading_directions(self.transition_matrix, Gamma)
+        if fading is None:
+            return Gamma
+        scale = np.diag(Gamma).max() or np.diag(self.initial_covariance).max()
+        return Gamma + TRACE_OF_NOISE * scale * fading @ fading.T
 
     def _check_times(self, longest: int) -> None:
         for name in ("transition_matrix", "transition_covariance"):
@@ -241,7 +258,7 @@ class LinearGaussianChain:
         sequence = np.empty(len(offsets) - 1)
         form = np.empty(len(sequence), dtype=np.int8)
         kernels.smoother_pass(
-            *self._arguments(evidence, offsets, inputs),
+            *self._arguments(evidence, offsets, inputs, backward=True),
             sequence, None, form, means, covariances, lag_one,
         )  # fmt: skip
         _add_constants(evidence, offsets, None, sequence)
@@ -259,7 +276,7 @@ class LinearGaussianChain:
         means, sums = np.empty((n, d)), np.empty((4, d, d))
         by_pattern = np.empty((len(evidence.S), d, d)) if pattern_sums else None
         kernels.sums_pass(
-            *self._arguments(evidence, offsets, inputs),
+            *self._arguments(evidence, offsets, inputs, backward=True),
             sequence, None, form, means, sums, by_pattern,
         )  # fmt: skip
         _add_constants(evidence, offsets, None, sequence)
@@ -360,6 +377,8 @@ class LinearGaussianChain:
 
     def _estimate_start(self, statistics: ChainStatistics):
         """Movement of mu0, and the new mean of (S_1 - mu0)(S_1 - mu0)'."""
+        if statistics.n_sequences < NO_SEQUENCE:  # a stream that went on and on
+            return np.zeros_like(self.initial_mean), self.initial_covariance
         first = statistics.first / statistics.n_sequences
         shift = np.where(self.held.get("initial_state_mean", False), 0.0, first)
         crossed = first[:, None] * shift
@@ -600,6 +619,29 @@ def _add_constants(evidence: Evidence, offsets, step, sequence) -> None:
 
 def _symmetric(matrix: np.ndarray) -> np.ndarray:
     return (matrix + np.swapaxes(matrix, -1, -2)) / 2
+
+
+def fading_directions(A: np.ndarray, Gamma: np.ndarray) -> np.ndarray | None:
+    """Orthonormal directions (d, k) of modes of A that shrink and that Gamma does not reach.
+
+    Reached is the range of the controllability Gramian sum_k A^k Gamma A'^k, which A maps into
+    itself: the others are modes of A on its complement (Kailath 1980, "Linear Systems", sec. 2.4).
+    """
+    values = np.linalg.eigvalsh(Gamma)
+    if values[0] > UNREACHED * values[-1]:
+        return None
+    gramian, power = np.zeros_like(Gamma), np.eye(len(A))
+    for _ in range(len(A)):
+        gramian += power @ Gamma @ power.T
+        power = A @ power / max(np.abs(A).max(), 1.0)
+    values, vectors = np.linalg.eigh(gramian)
+    rest = vectors[:, values <= UNREACHED * values[-1]]
+    modes, directions = np.linalg.eig(rest.T @ A @ rest)
+    fading = directions[:, np.abs(modes) < 1 - 1e-9]
+    if not fading.size:
+        return None
+    basis, sizes, _ = np.linalg.svd(np.hstack([fading.real, fading.imag]), full_matrices=False)
+    return rest @ basis[:, sizes > 1e-9 * sizes[0]]
 
 
 def semidefinite_root(covariance: np.ndarray) -> np.ndarray:

@@ -528,7 +528,8 @@ class KalmanSmoother(BaseStateSpace):
             sequences = _with_states(sequences, states, self.n_components)
         stream = self._stream
         if stream is None:
-            stream = Stream(self._learner(sequences, known_states)(model))
+            learner = self._learner(sequences, known_states)
+            stream = Stream(replace(learner(model), known_states=False))  # a matter of the chunk
         model, statistics = stream.model.of_any_rows(stream.statistics)
         stream = stream._replace(model=model, statistics=statistics)
         alone = rows.form == "flat" and rows.n_sequences == 1

@@ -492,6 +492,7 @@ private:
 
     // The steady steps from t on for up to four states; m ends as the last filtered mean.
     bool small_forward(Index first, Index t, Index n, double* m, double* keep, double& total) {
+        if (d > 4 || k > d) return false;
         switch (d * 8 + k) {
             case 9: return small_steps<1, 1>(first, t, n, m, keep, total);
             case 17: return small_steps<2, 1>(first, t, n, m, keep, total);

@@ -346,7 +346,7 @@ class SoftmaxStateSpace(BaseStateSpace):
         try:
             return super()._check_X(X, groups, lengths, y=y, reset=reset)
         except ValueError as error:
-            if "contains NaN" not in str(error):
+            if "contains NaN" not in str(error) or "row of zeros" in str(error):
                 raise
             what = str(error).splitlines()[0]
             raise ValueError(
