@@ -22,8 +22,8 @@ def to_codes(
     """Whole numbers as codes, NaN as -1.
 
     X (N, D). OUT codes (N, D). INOUT largest (D,): raised to the largest code of each column.
-    Returns the place n * D + d of the first entry that is negative or not whole, or -1. Numbers that
-    `codes` cannot hold are cut off; `largest` has them as they are, up to 2^62.
+    Returns the place n * D + d of the first entry that is negative or not whole, or -1. Numbers
+    that `codes` cannot hold are cut off; `largest` has them as they are, up to 2^62.
     """
     cdef Py_ssize_t n, d, D = X.shape[1]
     cdef long long code, top = SHRT_MAX if code_t is short else INT_MAX
