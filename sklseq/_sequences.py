@@ -219,7 +219,10 @@ def _located(estimator, X, offsets=None) -> Iterator[None]:
         text = str(error)
         if not text.startswith(("Input X contains", "Negative values in data")):
             raise
-        raise ValueError(text.partition("\n")[0] + _first_bad(estimator, X, offsets)) from None
+        text = text.partition("\n")[0] + _first_bad(estimator, X, offsets)
+        if "contains NaN" in text and get_tags(estimator).input_tags.positive_only:
+            text += f" For {type(estimator).__name__} a row of zeros is a missing step."
+        raise ValueError(text) from None
 
 
 def _refuse_negative(estimator, sequences: Sequences) -> None:
@@ -248,10 +251,7 @@ def _first_bad(estimator, X, offsets) -> str:
     row, column = np.argwhere(bad)[0]
     offsets = np.array([0, len(values)]) if offsets is None else offsets
     place = f"{Sequences(values, offsets).place(row)}, column {column}"
-    text = f" The first: {values[row, column]} at {place}."
-    if np.isnan(values[row, column]) and rules["ensure_non_negative"]:
-        text += f" For {type(estimator).__name__} a row of zeros is a missing step."
-    return text
+    return f" The first: {values[row, column]} at {place}."
 
 
 def _warn_unobserved(X) -> None:

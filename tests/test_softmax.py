@@ -583,7 +583,7 @@ def test_bad_input_names_itself_and_changes_nothing(data, fitted):
                 fitted.fit(X)
             with pytest.raises(ValueError, match=message):
                 fitted.score(X)
-    with pytest.raises(ValueError, match="row of zeros"):
+    with pytest.raises(ValueError, match="a row of zeros is a missing step"):
         SoftmaxStateSpace().fit([[1.0, 0.0], [np.nan, 1.0]])
     with pytest.warns(UserWarning, match="one column: a vocabulary of one word"):
         SoftmaxStateSpace().fit([[3], [1], [2]])

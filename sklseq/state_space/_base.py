@@ -90,13 +90,7 @@ class BaseStateSpace(BaseSequenceModel):
             self.transition_covariance_type,
         )  # fmt: skip
         if self.initial_state == "stationary":
-            stationary = chain.at_stationary_start()
-            if stationary is None:
-                raise ValueError(
-                    "initial_state='stationary' needs a transition matrix whose eigenvalues are "
-                    f"smaller than 1 in size, got {np.abs(np.linalg.eigvals(A)).max()}."
-                )
-            return stationary
+            return at_stationary_start(chain)
         if covariance is None:
             covariance = stationary_covariance(A, Gamma)
             variances = state_variances(A, Gamma, B, X)
@@ -234,3 +228,15 @@ def check_covariance(value, name: str, n: int | None, *, times: bool = False) ->
             f"{np.linalg.eigvalsh(array).min()}."
         )
     return np.ascontiguousarray(array)
+
+
+def at_stationary_start(chain: LinearGaussianChain) -> LinearGaussianChain:
+    """The chain, started in its stationary distribution; an error where it has none."""
+    started = chain.at_stationary_start()
+    if started is None:
+        radius = np.abs(np.linalg.eigvals(chain.transition_matrix)).max()
+        raise ValueError(
+            "initial_state='stationary' needs a transition matrix whose eigenvalues are "
+            f"smaller than 1 in size, got {radius}."
+        )
+    return started

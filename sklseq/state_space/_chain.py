@@ -385,14 +385,17 @@ class LinearGaussianChain:
         second = statistics.first_second / statistics.n_sequences + shift[:, None] * shift
         return shift, second - crossed - crossed.T
 
+    def _held_coefficients(self, shape) -> np.ndarray:
+        """The mask of (A, B_u)."""
+        d, held = self.n_components, np.zeros(shape, dtype=bool)
+        held[:, :d] = self.held.get("transition_matrix", False)
+        held[:, d:] = self.held.get("input_matrix", False)
+        return held
+
     def _estimate_transition(self, statistics: ChainStatistics):
         """Movement of (A, B_u), and the new sum of w w'."""
-        d = self.n_components
-        held = None
-        if "transition_matrix" in self.held or "input_matrix" in self.held:
-            held = np.zeros(statistics.cross.shape, dtype=bool)
-            held[:, :d] = self.held.get("transition_matrix", False)
-            held[:, d:] = self.held.get("input_matrix", False)
+        any_held = "transition_matrix" in self.held or "input_matrix" in self.held
+        held = self._held_coefficients(statistics.cross.shape) if any_held else None
         shift = estimate_coefficients(
             statistics.cross, statistics.gram, held, self.transition_covariance
         )
@@ -438,10 +441,8 @@ class LinearGaussianChain:
     def _refined(self, statistics, penalty) -> LinearGaussianChain | None:
         """(A, B_u, Gamma) at the joint maximum, from statistics taken at this chain."""
         n, _, first_second, *transitions = statistics
-        d, r = statistics.cross.shape
-        held = np.zeros((d, r), dtype=bool)
-        held[:, :d] = self.held.get("transition_matrix", False)
-        held[:, d:] = self.held.get("input_matrix", False)
+        d = self.n_components
+        held = self._held_coefficients(statistics.cross.shape)
         held_covariance = np.broadcast_to(self.held.get("transition_covariance", False), (d, d))
         found = maximise_stationary(
             self.transition_matrix, self.transition_covariance, (n, first_second, *transitions),

@@ -26,6 +26,7 @@ from sklseq._validation import (
 )
 from sklseq.state_space._base import (
     BaseStateSpace,
+    at_stationary_start,
     check_covariance,
     check_observation_matrix,
 )
@@ -342,17 +343,6 @@ class SoftmaxStateSpace(BaseStateSpace):
             "observation_offset": (p,),
         }
 
-    def _check_X(self, X, groups=None, lengths=None, *, y=None, reset=False) -> Sequences:
-        try:
-            return super()._check_X(X, groups, lengths, y=y, reset=reset)
-        except ValueError as error:
-            if "contains NaN" not in str(error) or "row of zeros" in str(error):
-                raise
-            what = str(error).splitlines()[0]
-            raise ValueError(
-                f"{what} A missing step is a row of zeros, for {type(self).__name__}."
-            ) from None
-
     def _encode(self, sequences: Sequences, reset: bool) -> Sequences:
         """CSR without stored zeros: dense or sparse, the same data gives the same bits."""
         X = sparse.csr_array(sequences.X)
@@ -560,12 +550,7 @@ class SoftmaxStateSpace(BaseStateSpace):
             covariance_type=self.transition_covariance_type,
         )  # fmt: skip
         if self.initial_state == "stationary":
-            chain = chain.at_stationary_start()
-            if chain is None:
-                raise ValueError(
-                    "initial_state='stationary' needs a transition matrix whose eigenvalues are "
-                    f"smaller than 1 in size, got {np.abs(np.linalg.eigvals(A)).max()}."
-                )
+            chain = at_stationary_start(chain)
         return SoftmaxModel(chain, Words(np.ascontiguousarray(B), np.ascontiguousarray(b)))
 
     def _shaped(self, Gamma) -> np.ndarray:
