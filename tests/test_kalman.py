@@ -951,7 +951,7 @@ def test_five_hundred_features():
         "A": 0.9 * np.eye(3), "Q": np.eye(3), "B": B, "R": np.diag(rng.uniform(0.5, 2, 500)),
         "offset": rng.normal(size=500), "mean": np.zeros(3), "covariance": np.eye(3),
     }  # fmt: skip
-    X = reference.simulate(model, 12, 0)[0]
+    X = reference.simulate(model, 4, 0)[0]
     estimator = known(model)
     assert_allclose(
         estimator.score_sequences(X)[0], reference.joint(model, X).log_likelihood, rtol=1e-9
