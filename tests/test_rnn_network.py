@@ -216,7 +216,7 @@ def test_pooled_features_of_long_sequences_are_those_of_one_window(monkeypatch):
     for pooling in POOLINGS:
         network, batch, inputs, _, _ = make_case("gru", 1, pooling)
         whole = network.pack().features(batch, inputs, Workspace())
-        monkeypatch.setattr("sklseq.rnn._network.INFERENCE_STEPS", 2)
+        monkeypatch.setattr("sklseq.rnn._network.PackedNetwork.window_steps", 2)
         np.testing.assert_allclose(
             network.pack().features(batch, inputs, Workspace()), whole, rtol=1e-13
         )

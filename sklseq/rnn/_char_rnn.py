@@ -19,7 +19,7 @@ from sklseq._documentation import DocumentationLink
 from sklseq.rnn import _recurrence as kernels
 from sklseq.rnn._batches import SequenceBatch, chunks_by_length
 from sklseq.rnn._cells import POOLINGS
-from sklseq.rnn._network import Architecture, Network, PackedNetwork, Workspace
+from sklseq.rnn._network import CHUNK_ROWS, Architecture, Network, PackedNetwork, Workspace
 from sklseq.rnn._objective import SequenceObjective
 from sklseq.rnn._trainer import Optimiser, Settings, run_epoch, train
 from sklseq.rnn._vocabulary import (
@@ -31,7 +31,6 @@ from sklseq.rnn._vocabulary import (
     tokenize,
 )
 
-CHUNK_ROWS = 256  # sequences run together at inference
 CHUNK_STEPS = 32  # steps drawn before finished texts are put aside; then twice as many, and so on
 AUTO_EPOCHS, AUTO_UPDATES = 20, 300
 BELOW_ONE = 0.999999  # as messages print it

@@ -401,26 +401,18 @@ class CharRNNLanguageModel(BaseCharRNN):
     def _log_probabilities(self, texts: EncodedTexts, network=None) -> list[np.ndarray]:
         """Of each symbol of each text, the end symbol last; −inf for an unknown symbol."""
 
-        def evaluate(packed, batch, workspace):
-            parts = [[] for _ in batch.rows]
-            for window, outputs in packed.scan(batch, texts.codes, workspace):
-                logits = packed.head("next", outputs).astype(np.float64)
-                target = texts.codes[window.index + 1] - 1
-                values = np.empty(len(target))
-                kernels.cross_entropy(target, np.ones(len(target)), logits, values)
-                offsets = np.cumsum(window.counts) - window.counts
-                lengths = np.searchsorted(
-                    -window.counts, -np.arange(1, window.n_sequences + 1), side="right"
-                )
-                for row, length in enumerate(lengths):
-                    parts[row].append(values[offsets[:length] + row])
-            return [np.concatenate(part) for part in parts]
+        values = np.empty(len(texts.codes))  # by the position of what is read
 
-        result: list = [None] * len(texts.starts)
-        for chunk, values in self._map_chunks(evaluate, texts.starts, texts.lengths, network):
-            for row, value in zip(chunk.rows, values):
-                result[row] = value
-        return result
+        def evaluate(packed, batch, workspace):
+            for window, outputs in packed.scan(batch, texts.codes, workspace):
+                target = texts.codes[window.index + 1] - 1
+                found, ones = np.empty(len(target)), np.ones(len(target))
+                for part, logits in packed.next_logits(outputs):
+                    kernels.cross_entropy(target[part], ones[part], logits, found[part])
+                values[window.index] = found
+
+        self._map_chunks(evaluate, texts.starts, texts.lengths, network)
+        return [values[start : start + n] for start, n in zip(texts.starts, texts.lengths)]
 
     def _validation_score(self, texts: EncodedTexts, weights, network) -> float:
         """Mean log-probability per known symbol: an unknown one (warm_start) would be -inf."""
@@ -538,9 +530,12 @@ class CharRNNLanguageModel(BaseCharRNN):
             Columns as in ``symbols_``.
         """
         states = self._last_states(self._check_input(X))
-        logits = self._packed().head("next", states).astype(np.float64)
-        kernels.softmax(logits)
-        return logits
+        packed = self._packed()
+        result = np.empty((len(states), len(packed.heads["next"][1])))
+        for part, logits in packed.next_logits(states):
+            kernels.softmax(logits)
+            result[part] = logits
+        return result
 
     def predict(self, X):
         """The most probable next character after each text.
@@ -555,7 +550,9 @@ class CharRNNLanguageModel(BaseCharRNN):
         ndarray (n,) of str
             "" for the end of the text.
         """
-        return self.symbols_[self.predict_proba(X).argmax(axis=1)]
+        states = self._last_states(self._check_input(X))
+        best = [logits.argmax(axis=1) for _, logits in self._packed().next_logits(states)]
+        return self.symbols_[np.concatenate(best)]
 
     def transform(self, X):
         """Hidden state of the top layer after each text.

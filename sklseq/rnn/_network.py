@@ -18,7 +18,9 @@ from sklseq.rnn import _recurrence as kernels
 from sklseq.rnn._batches import SequenceBatch, Window
 from sklseq.rnn._cells import CELLS, POOLINGS, Cell
 
-INFERENCE_STEPS = 512  # longer sequences are run in windows of so many steps, the state carried
+INFERENCE_STATES = 2**19  # numbers of a layer's states run at once: longer texts come in windows
+CHUNK_ROWS = 256  # sequences run together at inference
+LOGITS = 2**20  # logits of a head over all symbols made at once
 
 
 @dataclass(frozen=True)
@@ -335,6 +337,16 @@ class PackedNetwork:
         kernels.product(features, packed, True, out)
         return out
 
+    def next_logits(self, outputs: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Logits of the next symbol in float64, some rows at a time: memory whatever the symbols.
+
+        A row's logits do not depend on the rows beside it.
+        """
+        rows = max(1, LOGITS // len(self.heads["next"][1]))
+        for first in range(0, len(outputs), rows):
+            part = slice(first, first + rows)
+            yield part, self.head("next", outputs[part]).astype(np.float64)
+
     def pool(self, window: Window, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Features (sequences, blocks H) of the label head, and where the maxima were."""
         kinds, blocks = POOLINGS[self.architecture.pooling]
@@ -346,20 +358,25 @@ class PackedNetwork:
 
     # ---------------------------------------------------------------- inference
 
+    @property
+    def window_steps(self) -> int:
+        """Steps of a window, by the architecture alone: results do not depend on the company."""
+        return max(1, INFERENCE_STATES // (CHUNK_ROWS * self.architecture.hidden_size))
+
     def scan(
         self, batch: SequenceBatch, inputs: np.ndarray, workspace: Workspace
     ) -> Iterator[tuple[Window, np.ndarray]]:
         """Windows of a batch with their outputs (N, H), the state carried from each to the next."""
-        initial = None
-        for first in range(0, batch.n_steps, INFERENCE_STEPS):
-            window = batch.window(first, first + INFERENCE_STEPS)
+        initial, steps = None, self.window_steps
+        for first in range(0, batch.n_steps, steps):
+            window = batch.window(first, first + steps)
             if initial is not None:
                 initial = [
                     (state[: window.n_sequences], memory[: window.n_sequences])
                     for state, memory in initial
                 ]
             passes = self.forward(window, _rows(inputs, window), workspace, initial)
-            if first + INFERENCE_STEPS < batch.n_steps:
+            if first + steps < batch.n_steps:
                 initial = final_states(passes, window)
             yield window, passes[-1].outputs
 
@@ -367,9 +384,9 @@ class PackedNetwork:
         self, batch: SequenceBatch, inputs: np.ndarray, workspace: Workspace
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """State and memory per layer after the last step of one sequence."""
-        initial = None
-        for first in range(0, batch.n_steps, INFERENCE_STEPS):
-            window = batch.window(first, first + INFERENCE_STEPS)
+        initial, steps = None, self.window_steps
+        for first in range(0, batch.n_steps, steps):
+            window = batch.window(first, first + steps)
             passes = self.forward(window, _rows(inputs, window), workspace, initial)
             initial = final_states(passes, window)
         return initial
