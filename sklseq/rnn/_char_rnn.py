@@ -179,11 +179,6 @@ class BaseCharRNN(DocumentationLink, ClassNamePrefixFeaturesOutMixin, BaseEstima
         return "" if self.analyzer == "char" else " "
 
     def _tokens(self, X: object) -> tuple[np.ndarray | list[str], np.ndarray]:
-        if hasattr(X, "columns"):
-            raise ValueError(
-                f"X must be one column of texts, but is a table of shape {X.shape}. Pass the "
-                f"column itself, as X[{next(iter(X.columns), 'text')!r}]."
-            )
         return tokenize(check_texts(X), self.analyzer)
 
     def _encode(self, X: object) -> EncodedTexts:

@@ -176,5 +176,13 @@ class SequenceObjective:
         """Mean label loss plus the weighted mean next-symbol loss (its weight is in the sums)."""
         return float(sum(s / w for s, w in zip(sums, weights) if w > 0))
 
+    def uniform_loss(self, validation: bool) -> float:
+        """That of equal probabilities; validation scores labels alone where there are labels."""
+        architecture = self.architecture
+        label_loss = np.log(max(architecture.n_labels, 1))
+        if not architecture.next_symbol or (validation and self.labels is not None):
+            return float(label_loss)
+        return float(label_loss + self.next_weight * np.log(architecture.n_symbols - 1))
+
     def validation_score(self, parameters: np.ndarray) -> float | None:
         return None if self.score_parameters is None else self.score_parameters(parameters)

@@ -18,7 +18,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklseq.rnn import _recurrence as kernels
 
-BLOWN_UP = 1.2  # times the loss of the first epoch: more is no noise
+BLOWN_UP = 1.2  # times the loss of the first epoch, or of a uniform guess: more is no noise
+UNTRAINED = 0.5  # nats by which random weights may be worse than a uniform guess
 
 
 class Objective(Protocol):
@@ -32,6 +33,9 @@ class Objective(Protocol):
         """(sums of losses, their weights, gradient of the mean loss)."""
 
     def mean_loss(self, sums: np.ndarray, weights: np.ndarray) -> float: ...
+
+    def uniform_loss(self, validation: bool) -> float:
+        """The mean loss, or minus the validation score, of a guess that knows nothing."""
 
     def validation_score(self, parameters: np.ndarray) -> float | None: ...
 
@@ -228,17 +232,27 @@ def _run_epochs(
         waits = settings.early_stopping or settings.learning_rate == "constant"
         if waits and stale >= settings.n_iter_no_change:
             history.converged = True
-            return None
-    first, last = history.loss_curve[0], history.loss_curve[-1]
-    if last > BLOWN_UP * first and not settings.early_stopping:
-        return (
-            f"{name}: the loss rose from {first:.3g} in the first epoch to {last:.3g} in the last. "
-            "Lower learning_rate_init or max_grad_norm."
-        )
-    history.converged = settings.learning_rate != "constant"
+            break
+    blown_up = _blown_up(history, objective, settings.early_stopping)
+    if blown_up:
+        history.converged = False
+        return f"{name}: {blown_up}. Lower learning_rate_init or max_grad_norm."
+    history.converged = history.converged or settings.learning_rate != "constant"
     if history.converged:
         return None
     return f"{name}: max_iter ({n_epochs}) reached and the training has not converged yet."
+
+
+def _blown_up(history: History, objective: Objective, early_stopping: bool) -> str | None:
+    """What tells that a training ended worse than it began, or than a guess that knows nothing."""
+    first, last = history.loss_curve[0], history.loss_curve[-1]
+    if last > BLOWN_UP * first and not early_stopping:
+        return f"the loss rose from {first:.3g} in the first epoch to {last:.3g} in the last"
+    reached = -history.best_validation_score if early_stopping else last
+    uniform = objective.uniform_loss(early_stopping)
+    if reached > BLOWN_UP * uniform + UNTRAINED:
+        return f"the loss ended at {reached:.3g}, but a uniform guess has {uniform:.3g}"
+    return None
 
 
 def report(

@@ -8,15 +8,18 @@ by it: text i starts at ``starts[i]`` (its END, which the network reads first) a
 from __future__ import annotations
 
 import re
+import sys
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from numbers import Number
 
 import numpy as np
 
 UNKNOWN, END = 0, 1  # codes; the symbols follow from 2
-WORDS = re.compile(r"\w+|[^\w\s]")
+WORDS = re.compile(r"\w+|[^\w\s]")  # of ASCII; see words_of
+JOINERS = "\u200c\u200d"  # inside words of Persian and of the scripts of India
 
 Analyzer = str | Callable[[str], Sequence[str]]
 
@@ -35,6 +38,8 @@ def is_text(X: object) -> bool:
         return True
     if hasattr(X, "tocsr") or not (hasattr(X, "__iter__") or hasattr(X, "ndim")):
         return False
+    if hasattr(X, "columns"):  # a table: numbers, or texts that check_texts refuses in words
+        return any(isinstance(cell, str | bytes) for cell in np.asarray(X.head(5)).flat)
     if getattr(X, "ndim", 1) != 1:
         first = np.asarray(X).reshape(-1)[:1].tolist()
         return bool(first) and isinstance(first[0], str | bytes)
@@ -51,6 +56,11 @@ def is_text(X: object) -> bool:
 
 def check_texts(X: object) -> list:
     """The texts as a list of str or of lists of str; errors name the text by its index."""
+    if hasattr(X, "columns"):
+        raise ValueError(
+            f"X must be one column of texts, but is a table of shape {X.shape}. Pass the "
+            f"column itself, as X[{next(iter(X.columns), 'text')!r}]."
+        )
     if getattr(X, "ndim", 1) > 1:
         raise ValueError(
             f"X must have one text, or list of tokens, per sample in one dimension; got shape "
@@ -90,6 +100,18 @@ def _checked(i: int, text: object) -> str | list[str]:
     )
 
 
+@cache
+def _words_with_marks() -> re.Pattern:
+    """A word is \\w and the combining marks that follow (vowels in Hindi, accents in NFD)."""
+    marks = [chr(c) for c in range(sys.maxunicode + 1) if unicodedata.category(chr(c))[0] == "M"]
+    return re.compile(rf"\w[\w{''.join(marks)}{JOINERS}]*|[^\w\s]")
+
+
+def words_of(text: str) -> list[str]:
+    """Words and punctuation marks; joined by spaces they are read as the same words again."""
+    return (WORDS if text.isascii() else _words_with_marks()).findall(text)
+
+
 def check_analyzer(analyzer: Analyzer) -> None:
     if analyzer not in ("char", "word") and not callable(analyzer):
         raise ValueError(f"analyzer must be 'char', 'word' or a callable; got {analyzer!r}.")
@@ -105,7 +127,7 @@ def tokenize(texts: list, analyzer: Analyzer) -> tuple[np.ndarray | list[str], n
         joined = "".join(texts).encode("utf-32-le", "surrogatepass")
         lengths = np.fromiter(map(len, texts), dtype=np.intp, count=len(texts))
         return np.frombuffer(joined, dtype="<u4"), lengths
-    split = {"char": list, "word": WORDS.findall}.get(analyzer) if isinstance(analyzer, str) else (
+    split = {"char": list, "word": words_of}.get(analyzer) if isinstance(analyzer, str) else (
         partial(_split_by_callable, analyzer)
     )
     tokens = [split(text) if isinstance(text, str) else text for text in texts]

@@ -261,6 +261,7 @@ def _count_vector_table(n_words: int, n_topics: int) -> tuple[np.ndarray, np.nda
     """Numbers of count vectors after 0..n_words words; the vectors; their parents' ranks."""
     sizes = comb(np.arange(n_words + 1) + n_topics - 1, n_topics - 1).round().astype(np.int64)
     binomials = comb(np.arange(n_words + n_topics)[:, None], np.arange(n_topics))
+    binomials = np.minimum(binomials, 2.0**53)  # larger ones are never looked up
     counts = np.empty((sizes[-1], n_topics), dtype=np.int32)
     parents = np.empty((sizes[-1], n_topics - 1), dtype=np.int32)
     count_vectors(
