@@ -1,4 +1,4 @@
-"""Text models of many symbols: what is asked of a fitted model needs no more memory than its fit."""
+"""Text models of many symbols: a fitted model answers in no more memory than its fit took."""
 
 import json
 import os
