@@ -254,6 +254,26 @@ def _first_bad(estimator, X, offsets) -> str:
     return f" The first: {values[row, column]} at {place}."
 
 
+def refuse_overflow(sequences: Sequences) -> None:
+    """For models with squares of X in their equations: those must be numbers.
+
+    One product tells; only where it does not (NaN, or too large) the entries are looked at.
+    """
+    X = sequences.X
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(np.vdot(X, X)):
+            return
+        sizes = np.where(np.isnan(X), 0.0, np.abs(X))
+        if np.isfinite(np.vdot(sizes, sizes)):
+            return
+    row, column = np.unravel_index(np.argmax(sizes), sizes.shape)
+    raise ValueError(
+        f"X is too large to be squared: {X[row, column]:g} at {sequences.place(int(row))}, column "
+        f"{column}; the sum of the squares of X must stay below {np.finfo(float).max:.2g}. Divide "
+        "the column by its size (or take its logarithm) first."
+    )
+
+
 def _warn_unobserved(X) -> None:
     """A fit to nothing ends like any other; it must not do so in silence."""
     if sparse.issparse(X) or not np.isnan(X[0]).any():

@@ -18,6 +18,7 @@ from sklseq._covariance import (
     column_mean,
     column_scale,
 )
+from sklseq._sequences import refuse_overflow
 from sklseq._validation import check_choice, check_parameter_array
 from sklseq.hmm._base import BaseHMM
 from sklseq.hmm._chain import Emission, LogTails, Parameter
@@ -441,6 +442,10 @@ class GaussianHMM(BaseHMM):
     def _check_parameters(self):
         super()._check_parameters()
         check_choice(self, "covariance_type", COVARIANCES)
+
+    def _encode(self, sequences, reset):
+        refuse_overflow(sequences)
+        return sequences
 
     def _emission_shapes(self):
         shape = (self.n_components, self.n_features_in_)

@@ -18,6 +18,7 @@ from sklseq._covariance import (
     check_gaussian_prior,
     column_scale,
 )
+from sklseq._sequences import refuse_overflow
 from sklseq._validation import (
     check_choice,
     check_concentration,
@@ -457,6 +458,10 @@ class GaussianMixtureHMM(BaseHMM):
         check_choice(self, "covariance_type", COVARIANCES)
         check_count(self, "n_mix", 1)
         check_concentration(self.weights_prior, "weights_prior", (self.n_components, self.n_mix))
+
+    def _encode(self, sequences, reset):
+        refuse_overflow(sequences)
+        return sequences
 
     def _emission_shapes(self):
         of_state = (self.n_mix, self.n_features_in_)
