@@ -132,7 +132,7 @@ def check_sequences(
             rules = {"skip_check_array": True} if valid else rules
             with _located(estimator, X):
                 X = validate_data(estimator, X, reset=reset, **rules)
-        offsets = _flat_offsets(X.shape[0], groups, lengths)
+        offsets = flat_offsets(X.shape[0], groups, lengths)
         sequences = Sequences(_canonical(X), offsets)
     if not valid:
         _refuse_negative(estimator, sequences)
@@ -431,7 +431,7 @@ def offsets_of(lengths: np.ndarray) -> np.ndarray:
     return offsets
 
 
-def _flat_offsets(n_steps: int, groups, lengths) -> np.ndarray:
+def flat_offsets(n_steps: int, groups, lengths) -> np.ndarray:
     if groups is not None:
         return group_offsets(groups, n_steps)
     if lengths is not None:

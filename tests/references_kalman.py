@@ -3,14 +3,16 @@
 ``joint`` writes the whole sequence as one Gaussian vector and conditions it by a Schur
 complement; ``mpmath_smoother`` runs the textbook filter and Rauch-Tung-Striebel smoother in as
 many digits as asked; ``oracle_m_step`` loops over the steps of the expected complete-data
-regression.  A *model* is a plain dict: A, Q, B, R, offset, mean, covariance; A and Q may carry a
-leading time axis (entry t leads into step t); ``drift`` (n, d) is added to the state at step t.
+regression.  A *model* is a plain dict: A, Q, B, R, offset, mean, covariance; A, Q, B and R may
+carry a leading time axis (entry t of A and Q leads into step t); ``drift`` (n, d) is added to the
+state at step t.
 """
 
 from types import SimpleNamespace
 
 import mpmath
 import numpy as np
+import scipy.linalg
 
 
 def random_model(seed, d, p, *, radius=0.9, diag=False):
@@ -45,8 +47,13 @@ def simulate(model, n, seed, missing=0.0):
     return X, S
 
 
-def _at(matrix, t):
+def at(matrix, t):
     return matrix if matrix.ndim == 2 else matrix[t]
+
+
+def block_diagonal(matrix, n):
+    """Block diagonal of n steps."""
+    return scipy.linalg.block_diag(*(at(matrix, t) for t in range(n)))
 
 
 def joint(model, X, drift=None):
@@ -62,17 +69,17 @@ def joint(model, X, drift=None):
     cov = np.zeros((n, n, d, d))
     mean[0], cov[0, 0] = model["mean"], model["covariance"]
     for t in range(1, n):
-        A = _at(model["A"], t)
+        A = at(model["A"], t)
         mean[t] = A @ mean[t - 1] + drift[t]
         for s in range(t):
             cov[t, s] = A @ cov[t - 1, s]
             cov[s, t] = cov[t, s].T
-        cov[t, t] = A @ cov[t - 1, t - 1] @ A.T + _at(model["Q"], t)
+        cov[t, t] = A @ cov[t - 1, t - 1] @ A.T + at(model["Q"], t)
     prior = cov.transpose(0, 2, 1, 3).reshape(n * d, n * d)
-    big_B = np.kron(np.eye(n), model["B"])
+    big_B = block_diagonal(model["B"], n)
     seen = ~np.isnan(X).ravel()
     H = big_B[seen]
-    noise = np.kron(np.eye(n), model["R"])[np.ix_(seen, seen)]
+    noise = block_diagonal(model["R"], n)[np.ix_(seen, seen)]
     residual = (X - model["offset"]).ravel()[seen] - H @ mean.ravel()
     F = H @ prior @ H.T + noise
     cross = prior @ H.T

@@ -173,8 +173,6 @@ class LinearGaussianChain:
     def _arguments(self, evidence: Evidence, offsets, inputs, *, backward: bool = False):
         d = self.n_components
         drift = None if inputs is None else np.ascontiguousarray(inputs @ self.input_matrix.T)
-        if self.time_varying:
-            self._check_times(int(np.diff(offsets).max()))
         A, Gamma = (
             np.ascontiguousarray(matrix.reshape(-1, d, d))
             for matrix in (self.transition_matrix, self._noise(backward))
@@ -197,15 +195,6 @@ class LinearGaussianChain:
             return Gamma
         scale = np.diag(Gamma).max() or np.diag(self.initial_covariance).max()
         return Gamma + TRACE_OF_NOISE * scale * fading @ fading.T
-
-    def _check_times(self, longest: int) -> None:
-        for name in ("transition_matrix", "transition_covariance"):
-            matrix = getattr(self, name)
-            if matrix.ndim == 3 and len(matrix) < longest:
-                raise ValueError(
-                    f"{name} has {len(matrix)} times, fewer than the longest sequence ({longest} "
-                    "steps)."
-                )
 
     def log_likelihoods(self, evidence: Evidence, offsets, inputs=None, *, steps: bool = True):
         """log p(y_t | y_<t) of each step (None if not `steps`), and of each sequence."""
@@ -561,6 +550,15 @@ class LinearGaussianChain:
             input_matrix=None if self.input_matrix is None else T @ self.input_matrix,
         )
 
+    def from_step(self, n: int) -> LinearGaussianChain:
+        """The chain of sequences that start at step n; mu0 and P0 are left."""
+        A, Gamma = self.transition_matrix, self.transition_covariance
+        return replace(
+            self,
+            transition_matrix=A[n:] if A.ndim == 3 else A,
+            transition_covariance=Gamma[n:] if Gamma.ndim == 3 else Gamma,
+        )
+
     def at(self, t: int) -> tuple[np.ndarray, np.ndarray]:
         """(A, Gamma) of the transition into step t."""
         A, Gamma = self.transition_matrix, self.transition_covariance
@@ -646,6 +644,6 @@ def fading_directions(A: np.ndarray, Gamma: np.ndarray) -> np.ndarray | None:
 
 
 def semidefinite_root(covariance: np.ndarray) -> np.ndarray:
-    """L with L L' = covariance, for a positive semi-definite matrix."""
+    """L with L L' = covariance, for (a stack of) positive semi-definite matrices."""
     values, vectors = np.linalg.eigh(covariance)
-    return vectors * np.sqrt(np.maximum(values, 0.0))
+    return vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :]

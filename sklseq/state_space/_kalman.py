@@ -17,6 +17,8 @@ from sklseq._online import Stream, record_chunk
 from sklseq._sequences import (
     Sequences,
     align_rows,
+    flat_offsets,
+    is_collection,
     limit_threads,
     map_rows,
     refuse_frame_output,
@@ -29,9 +31,9 @@ from sklseq.state_space._base import (
     check_observation_matrix,
 )
 from sklseq.state_space._chain import SMALL, Moments, Posterior
-from sklseq.state_space._linear_gaussian import LinearGaussianModel
-from sklseq.state_space._observation import GaussianObservation
+from sklseq.state_space._linear_gaussian import LinearGaussianModel, step_numbers
 from sklseq.state_space._start import data_driven, from_known_states, noise_for
+from sklseq.state_space._time_axis import at_step, check_timed, make_observation
 
 
 class KalmanSmoother(BaseStateSpace):
@@ -276,8 +278,11 @@ class KalmanSmoother(BaseStateSpace):
             (entry 0 is not used) and no sequence may be longer than n_times.
         transition_covariance : array-like, of the same shape, or variances, or one variance
             Positive semi-definite; singular is allowed.
-        observation_matrix : array-like of shape (n_features, n_components)
-        observation_covariance : array-like of shape (n_features, n_features), or variances, or one
+        observation_matrix : array-like of shape (n_features, n_components), or \
+                (n_times, n_features, n_components)
+            With a time axis, for known regressors, entry t is that of step t of a sequence.
+        observation_covariance : array-like of shape (n_features, n_features), or (n_times, \
+                n_features, n_features), or variances, or one variance
             Zero is allowed: a perfect observation.
         observation_offset : array-like of shape (n_features,) or float, default=0
         initial_state_mean : array-like of shape (n_components,)
@@ -297,20 +302,20 @@ class KalmanSmoother(BaseStateSpace):
         ValueError
             Names the parameter, the rule and the value got.
         """
-        B = check_observation_matrix(observation_matrix)
-        p, d = B.shape
-        Sigma = check_covariance(observation_covariance, "observation_covariance", p)
-        full = bool(np.any(Sigma[~np.eye(p, dtype=bool)]))
+        if np.ndim(observation_matrix) == 3:
+            B = check_timed(observation_matrix, "observation_matrix", (None, None))
+        else:
+            B = check_observation_matrix(observation_matrix)
+        p, d = B.shape[-2:]
+        Sigma = check_timed(observation_covariance, "observation_covariance", (p, p))
+        full = bool(np.any(Sigma[..., ~np.eye(p, dtype=bool)]))
         estimator = cls(
             d, **{"observation_covariance_type": "full" if full else "diag", **params}
         )
         estimator._check_parameters()
-        times = (None,) if np.ndim(transition_matrix) == 3 else ()
-        estimator.transition_matrix_ = check_parameter_array(
-            transition_matrix, "transition_matrix", (*times, d, d)
-        )
-        estimator.transition_covariance_ = check_covariance(
-            transition_covariance, "transition_covariance", d, times=True
+        estimator.transition_matrix_ = check_timed(transition_matrix, "transition_matrix", (d, d))
+        estimator.transition_covariance_ = check_timed(
+            transition_covariance, "transition_covariance", (d, d)
         )
         estimator.observation_matrix_ = B
         estimator.observation_covariance_ = Sigma
@@ -370,7 +375,7 @@ class KalmanSmoother(BaseStateSpace):
         chain = replace(self._chain(), input_matrix=self.input_matrix_ if to_state else None)
         return LinearGaussianModel(
             chain,
-            GaussianObservation(
+            make_observation(
                 self.observation_matrix_,
                 self.observation_covariance_,
                 self.observation_offset_,
@@ -646,8 +651,7 @@ class KalmanSmoother(BaseStateSpace):
 
     def _start(self, sequences, n_inputs, known_states, random_state) -> LinearGaussianModel:
         """Given values first, the rest from the data."""
-        d, p = self.n_components, self.n_features_in_
-        X, offsets = sequences.X, sequences.offsets
+        d, X, offsets = self.n_components, sequences.X, sequences.offsets
         shapes = self._shapes(n_inputs)
         given = {name: self._given(name, shape) for name, shape in shapes.items()}
         start = None
@@ -675,8 +679,8 @@ class KalmanSmoother(BaseStateSpace):
             start["transition_matrix"], start["transition_covariance"],
             start["observation_matrix"], X, inputs if to_state else None,
         )  # fmt: skip
-        observation = GaussianObservation(
-            start["observation_matrix"].reshape(p, d), start["observation_covariance"],
+        observation = make_observation(
+            start["observation_matrix"], start["observation_covariance"],
             start["observation_offset"], self.observation_covariance_type,
             None if to_state else inputs,
         )  # fmt: skip
@@ -812,7 +816,7 @@ class KalmanSmoother(BaseStateSpace):
         _refuse_impossible(model, sequences, scores)
         return means
 
-    def inverse_transform(self, X, *, inputs=None):
+    def inverse_transform(self, X, *, inputs=None, groups=None, lengths=None):
         """Expected observations of given states: B s + d (+ D u).
 
         Parameters
@@ -821,6 +825,8 @@ class KalmanSmoother(BaseStateSpace):
             States, as ``transform`` returns them.
         inputs : array-like of shape (n_steps, n_inputs), or a collection, default=None
             Needed by a model whose inputs go to the observation.
+        groups, lengths : array-like, default=None
+            As in ``predict``; they matter to an observation matrix with a time axis only.
 
         Returns
         -------
@@ -828,14 +834,26 @@ class KalmanSmoother(BaseStateSpace):
             Of ``transform(X)``: X without its noise, its gaps filled.
         """
         check_is_fitted(self)
-        observation = self._model().observation
+        model = self._model()
+        observation = model.observation
         if self.input_matrix_ is None and inputs is not None:
             raise ValueError("inputs is for models fitted with inputs; this one was not.")
         if observation.input_matrix is None:
             inputs = None
         elif inputs is None:
             raise ValueError("This model was fitted with inputs: pass inputs=.")
-        return self._of_states(X, observation.expect, inputs)
+        if not observation.time_varying:
+            return self._of_states(X, observation.expect, inputs)
+
+        def expect(states, u):
+            offsets = flat_offsets(len(states), groups, lengths)
+            longest = int(np.diff(offsets).max())
+            model.check_times(longest, f"the longest sequence ({longest} steps)")
+            return observation.expect(states, u, step_numbers(offsets))
+
+        if is_collection(X) and lengths is not None:
+            raise ValueError("lengths goes with a flat 2-D X, not with a collection.")
+        return self._of_states(X, expect, inputs)
 
     def filter(self, X, *, inputs=None, groups=None, lengths=None) -> Moments:
         """Filtered moments of S_t given x_1..x_t, which do not look ahead.
@@ -974,7 +992,10 @@ class KalmanSmoother(BaseStateSpace):
             future[None] if single and future.ndim == 2 else future, "future_inputs", shape
         )
 
-    def filter_update(self, mean, covariance, x, *, inputs=None) -> Moments:
+    def filter_update(
+        self, mean, covariance, x, *, inputs=None, transition_matrix=None,
+        transition_covariance=None, observation_matrix=None, observation_covariance=None,
+    ) -> Moments:  # fmt: skip
         """One online step: from the filtered state of the last step to that of a new one.
 
         Parameters
@@ -987,6 +1008,13 @@ class KalmanSmoother(BaseStateSpace):
             The new observation; NaN is a missing entry.
         inputs : array-like of shape (n_inputs,), default=None
             Needed by a model fitted with inputs.
+        transition_matrix, transition_covariance : array-like, default=None
+            Of the transition into this step, in place of the model's; of shapes (n_components,
+            n_components), a covariance also as variances or one variance.  Needed where the model's
+            have a time axis, except where the step starts a sequence.
+        observation_matrix, observation_covariance : array-like, default=None
+            Likewise of this step, of shapes (n_features, n_components) and (n_features,
+            n_features).
 
         Returns
         -------
@@ -999,9 +1027,13 @@ class KalmanSmoother(BaseStateSpace):
         x = np.asarray(x, dtype=float).reshape(1, -1)
         u = None if inputs is None else np.asarray(inputs, dtype=float).reshape(1, -1)
         sequences = self._check(x, None, None, u)
-        model = self._model()
-        if model.chain.time_varying:
-            raise ValueError("filter_update needs parameters without a time axis.")
+        given = {
+            "transition_matrix": transition_matrix,
+            "transition_covariance": transition_covariance,
+            "observation_matrix": observation_matrix,
+            "observation_covariance": observation_covariance,
+        }
+        model = at_step(self._model(), mean is None, given)
         if mean is not None:
             moments = model.chain.predict(
                 check_parameter_array(mean, "mean", (d,)),
@@ -1149,7 +1181,7 @@ class KalmanSmoother(BaseStateSpace):
             self.random_state if random_state is None else random_state
         )
         model = self._model()
-        _check_times(model, n_samples)
+        model.check_times(n_samples, f"the {n_samples} steps asked for")
         if n_sequences is None:
             return model.sample(n_samples, random_state, *u)
         n_sequences = check_positive(n_sequences, "n_sequences")
@@ -1246,25 +1278,19 @@ def _partly_missing(X) -> bool:
     return bool(np.any(missing.any(axis=1) & ~missing.all(axis=1)))
 
 
-def _check_times(model: LinearGaussianModel, n_steps: int) -> None:
-    for name in ("transition_matrix", "transition_covariance"):
-        values = getattr(model.chain, name)
-        if values.ndim == 3 and len(values) < n_steps:
-            raise ValueError(
-                f"{name} has {len(values)} times, fewer than the {n_steps} steps asked for."
-            )
-
-
 def _ahead(model: LinearGaussianModel, mean, covariance, n_steps: int, length: int, inputs):
     """Moments of the observations of the steps after `length`."""
-    _check_times(model, length + n_steps)
-    chain, observation = model.chain, model.observation
+    last = length + n_steps
+    model.check_times(last, f"the {last} steps ({length} of a sequence, {n_steps} ahead)")
+    chain = model.chain
     to_state = chain.input_matrix is not None
-    B = observation.matrix
-    means, covariances = np.empty((n_steps, len(B))), np.empty((n_steps, len(B), len(B)))
+    p = model.observation.matrix.shape[-2]
+    means, covariances = np.empty((n_steps, p)), np.empty((n_steps, p, p))
     for i in range(n_steps):
         u = None if inputs is None else inputs[i]
         mean, covariance = chain.predict(mean, covariance, u if to_state else None, length + i)
+        observation = model.observation.at(length + i)
+        B = observation.matrix
         means[i] = observation.expect(mean, None if to_state else u)
         covariances[i] = B @ covariance @ B.T + observation.covariance
     return means, (covariances + np.swapaxes(covariances, 1, 2)) / 2

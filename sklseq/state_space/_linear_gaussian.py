@@ -62,23 +62,48 @@ class LinearGaussianModel:
             return None, aligned[0]
         return None, None
 
-    def evidence(self, X, *aligned) -> tuple[Evidence, Patterns]:
+    @property
+    def time_varying(self) -> bool:
+        return self.chain.time_varying or self.observation.time_varying
+
+    def time_axes(self) -> dict[str, int]:
+        """Number of times of each parameter that has a time axis."""
+        return {name: len(value) for name, value in self._parameters().items() if value.ndim == 3}
+
+    def check_times(self, n_steps: int, what: str) -> None:
+        """Refuse `n_steps` of `what` where a time axis ends before."""
+        for name, n_times in self.time_axes().items():
+            if n_times < n_steps:
+                raise ValueError(f"{name} has {n_times} times, fewer than {what}.")
+
+    def from_step(self, n: int) -> LinearGaussianModel:
+        """The model of sequences that start at step n; mu0 and P0 are left."""
+        return replace(
+            self, chain=self.chain.from_step(n), observation=self.observation.from_step(n)
+        )
+
+    def evidence(self, X, offsets, *aligned) -> tuple[Evidence, Patterns]:
         """Evidence of the rows, and their patterns of missing entries."""
-        evidence, patterns = self.observation.evidence(X, self._inputs(aligned)[1])
+        times = None
+        if self.time_varying:
+            longest = int(np.diff(offsets).max())
+            self.check_times(longest, f"the longest sequence ({longest} steps)")
+            times = step_numbers(offsets)
+        evidence, patterns = self.observation.evidence(X, self._inputs(aligned)[1], times)
         if self.known_states:
             evidence = _with_known_states(evidence, aligned[-1])
         return evidence, patterns
 
     def step_scores(self, X, offsets, *aligned):
         """(log p(x_t | x_<t), (n_steps,)), and (n_sequences,)."""
-        evidence, _ = self.evidence(X, *aligned)
+        evidence, _ = self.evidence(X, offsets, *aligned)
         return self.chain.log_likelihoods(evidence, offsets, self._inputs(aligned)[0])
 
     def sequence_scores(self, X, offsets, *aligned):
         """(log p(x_1..x_n), (n_sequences,))."""
-        if len(offsets) == 2 and len(X) > LONG and not self.chain.time_varying:
+        if len(offsets) == 2 and len(X) > LONG and not self.time_varying:
             return (self._score_in_blocks(X, *aligned),)
-        evidence, _ = self.evidence(X, *aligned)
+        evidence, _ = self.evidence(X, offsets, *aligned)
         inputs = self._inputs(aligned)[0]
         return (self.chain.log_likelihoods(evidence, offsets, inputs, steps=False)[1],)
 
@@ -101,23 +126,23 @@ class LinearGaussianModel:
 
     def filter(self, X, offsets, *aligned):
         """Filtered means, covariances; log-likelihoods of the sequences."""
-        evidence, _ = self.evidence(X, *aligned)
+        evidence, _ = self.evidence(X, offsets, *aligned)
         moments, _, sequence = self.chain.filter(evidence, offsets, self._inputs(aligned)[0])
         return *moments, sequence
 
     def final(self, X, offsets, *aligned) -> tuple[Moments, np.ndarray]:
         """Filtered moments at the last step of each sequence; log-likelihoods."""
-        evidence, _ = self.evidence(X, *aligned)
+        evidence, _ = self.evidence(X, offsets, *aligned)
         return self.chain.final(evidence, offsets, self._inputs(aligned)[0])
 
     def smoothed_means(self, X, offsets, *aligned):
         """(E[S_t | X], (n_steps, d)), and log-likelihoods of the sequences."""
-        evidence, _ = self.evidence(X, *aligned)
+        evidence, _ = self.evidence(X, offsets, *aligned)
         return self.chain.smoothed_means(evidence, offsets, self._inputs(aligned)[0])
 
     def smooth(self, X, offsets, *aligned) -> tuple[Posterior, np.ndarray]:
         """All smoothed moments; log-likelihoods of the sequences."""
-        evidence, _ = self.evidence(X, *aligned)
+        evidence, _ = self.evidence(X, offsets, *aligned)
         return self.chain.smooth(evidence, offsets, self._inputs(aligned)[0])
 
     def continued(self, end: Moments, *aligned) -> LinearGaussianModel:
@@ -129,7 +154,7 @@ class LinearGaussianModel:
     def e_step(self, X, offsets, *aligned):
         """Smoothed sums (Shumway and Stoffer 1982), with missing entries integrated out."""
         state_inputs, observation_inputs = self._inputs(aligned)
-        evidence, patterns = self.evidence(X, *aligned)
+        evidence, patterns = self.evidence(X, offsets, *aligned)
         expected = self.chain.e_step(evidence, offsets, state_inputs)
         pattern_sums = expected.pattern_sums
         if len(pattern_sums) != len(patterns.masks):  # patterns of known states cut finer
@@ -284,10 +309,15 @@ class LinearGaussianModel:
         states = self.chain.sample(n_steps, random_state, state_inputs)
         return self._observe(states, random_state, observation_inputs), states
 
-    def _observe(self, states, random_state, inputs=None) -> np.ndarray:
-        root = semidefinite_root(self.observation.covariance)
-        noise = random_state.standard_normal((*states.shape[:-1], len(root))) @ root.T
-        return self.observation.expect(states, inputs) + noise
+    def _observe(self, states, random_state, inputs=None, times=None) -> np.ndarray:
+        """Observations of states (..., n, d) at `times` (n,), by default 0..n - 1."""
+        expected = self.observation.expect(states, inputs, times)
+        noise = random_state.standard_normal(expected.shape)
+        if self.observation.covariance.ndim == 2:
+            return expected + noise @ semidefinite_root(self.observation.covariance).T
+        times = np.arange(states.shape[-2]) if times is None else times
+        roots = semidefinite_root(self.observation.covariance)[times]
+        return expected + np.einsum("npq,...nq->...np", roots, noise)
 
     def sample_deviations(self, X, offsets, n_draws: int, random_state) -> np.ndarray:
         """Draws of S - E[S | X], (n_draws, n_steps, d): they depend on the gaps of X alone.
@@ -305,7 +335,7 @@ class LinearGaussianModel:
         states = np.empty((n_draws, n, d))
         for start, stop in pairwise(offsets):
             states[:, start:stop] = centred.chain.sample_many(n_draws, stop - start, random_state)
-        drawn = centred._observe(states, random_state)
+        drawn = centred._observe(states, random_state, times=step_numbers(offsets))
         drawn[:, np.isnan(X)] = np.nan
         repeats = np.arange(n_draws)[:, None] * n
         all_offsets = np.append((repeats + offsets[:-1]).ravel(), n_draws * n).astype(np.intp)
@@ -341,6 +371,11 @@ class LinearGaussianModel:
 _COVARIANCES = frozenset(
     ("transition_covariance", "observation_covariance", "initial_state_covariance")
 )
+
+
+def step_numbers(offsets) -> np.ndarray:
+    """Of each row, its step in its sequence."""
+    return np.arange(offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets))
 
 
 def _with_known_states(evidence: Evidence, states) -> Evidence:

@@ -82,6 +82,10 @@ class GaussianObservation:
     def diagonal(self) -> bool:
         return self.covariance_type != "full"
 
+    @property
+    def time_varying(self) -> bool:
+        return False
+
     # -- evidence
 
     def centred(self, X, inputs=None) -> np.ndarray:
@@ -91,8 +95,8 @@ class GaussianObservation:
             centred -= inputs @ self.input_matrix.T
         return centred
 
-    def evidence(self, X, inputs=None) -> tuple[Evidence, Patterns]:
-        """What each row says about its state."""
+    def evidence(self, X, inputs=None, times=None) -> tuple[Evidence, Patterns]:
+        """What each row says about its state; `times` (the step of each row) is not needed."""
         p, d = self.matrix.shape
         shift = None if inputs is None else np.ascontiguousarray(inputs @ self.input_matrix.T)
         exact = self._exact()
@@ -143,7 +147,7 @@ class GaussianObservation:
         except np.linalg.LinAlgError:
             return None
         pivots = factor.diagonal() ** 2
-        smallest = _singular(1.0, len(pivots))
+        smallest = singular_eigenvalue(1.0, len(pivots))
         return factor if np.all(pivots > smallest * self.covariance.diagonal()) else None
 
     def _exact(self) -> bool:
@@ -242,7 +246,7 @@ class GaussianObservation:
         values, vectors = np.linalg.eigh(blocks)
         # unseen coordinates are eigenvectors of value 0: a zero row of W, no observation
         real = np.einsum("npq,np->nq", vectors**2, masks) > 0.5
-        smallest = _singular(np.max(values, axis=1, initial=0.0), p)[:, None]
+        smallest = singular_eigenvalue(np.max(values, axis=1, initial=0.0), p)[:, None]
         positive = real & (values > smallest)
         exact = real & ~positive
         scale = np.where(positive, 1.0 / np.sqrt(np.where(positive, values, 1.0)), exact)
@@ -361,35 +365,53 @@ class GaussianObservation:
 
     def m_step(self, statistics: ObservationStatistics) -> GaussianObservation:
         """Regression on the state, 1 and inputs (Ghahramani and Hinton 1996, eqs. 14-16)."""
-        d = self.matrix.shape[1]
         counts, gram, cross, second = statistics
-        held = None
-        if self.held or counts.min() == 0:
-            held = np.zeros(cross.shape, dtype=bool)
-            held[:, :d] = self.held.get("observation_matrix", False)
-            held[:, d] = self.held.get("observation_offset", False)
-            held[:, d + 1 :] = self.held.get("input_matrix", False)
-            held[counts == 0] = True  # a feature never seen says nothing
         noise = self.covariance.diagonal() if self.diagonal else self.covariance
-        shift = estimate_coefficients(cross, gram, held, noise)
+        shift = estimate_coefficients(cross, gram, self._held_coefficients(statistics), noise)
         _, moment = moved_sums(cross, gram, second, shift)
+        return replace(
+            self._with_shift(shift), covariance=self._estimate_covariance(moment, counts)
+        )
+
+    def _held_coefficients(self, statistics: ObservationStatistics) -> np.ndarray | None:
+        """The mask of (B, offset, D); None: all are free."""
+        d, counts = self.matrix.shape[-1], statistics.counts
+        if not self.held and counts.min() > 0:
+            return None
+        held = np.zeros(statistics.cross.shape, dtype=bool)
+        held[:, :d] = self.held.get("observation_matrix", False)
+        held[:, d] = self.held.get("observation_offset", False)
+        held[:, d + 1 :] = self.held.get("input_matrix", False)
+        held[counts == 0] = True  # a feature never seen says nothing
+        return held
+
+    def _with_shift(self, shift) -> GaussianObservation:
+        """(B, offset, D) moved."""
+        d = self.matrix.shape[-1]
+        D = self.input_matrix
         return replace(
             self,
             matrix=self.matrix + shift[:, :d],
             offset=self.offset + shift[:, d],
-            input_matrix=None if self.input_matrix is None else self.input_matrix
-            + shift[:, d + 1 :],
-            covariance=self._estimate_covariance(moment, counts),
+            input_matrix=None if D is None else D + shift[:, d + 1 :],
         )
+
+    def _shift_to(self, target) -> np.ndarray:
+        """How far (B, offset, D) of `target` are from here; the same at all steps."""
+        p, d = self.matrix.shape[-2:]
+        parts = [
+            (target.matrix - self.matrix).reshape(-1, p, d)[0],
+            (target.offset - self.offset)[:, None],
+        ]
+        if self.input_matrix is not None:
+            parts.append(target.input_matrix - self.input_matrix)
+        return np.hstack(parts)
 
     def moved(self, statistics: ObservationStatistics, target) -> ObservationStatistics:
         """Sums of residuals of this observation as those of `target`."""
         counts, gram, cross, second = statistics
-        parts = [target.matrix - self.matrix, (target.offset - self.offset)[:, None]]
-        if self.input_matrix is not None:
-            parts.append(target.input_matrix - self.input_matrix)
         return ObservationStatistics(
-            counts, gram, *moved_sums(cross, gram, second, np.hstack(parts))
+            counts, gram, *moved_sums(cross, gram, second, self._shift_to(target))
         )
 
     def of_any_rows(self, statistics: ObservationStatistics | None):
@@ -418,7 +440,7 @@ class GaussianObservation:
         return estimate if held.any() else clip_covariance(estimate, self.floor)
 
     def n_free_parameters(self) -> int:
-        p, d = self.matrix.shape
+        p, d = self.matrix.shape[-2:]
 
         def free(name, shape):
             return int(np.sum(~np.broadcast_to(self.held.get(name, False), shape)))
@@ -436,7 +458,15 @@ class GaussianObservation:
         """The same observation of the states T S."""
         return replace(self, matrix=self.matrix @ np.linalg.inv(T))
 
-    def expect(self, means, inputs=None) -> np.ndarray:
+    def at(self, t: int) -> GaussianObservation:
+        """The observation of step t alone."""
+        return self
+
+    def from_step(self, n: int) -> GaussianObservation:
+        """The observation of sequences that start at step n."""
+        return self
+
+    def expect(self, means, inputs=None, times=None) -> np.ndarray:
         """E[X | S = means], (..., p)."""
         expected = means @ self.matrix.T + self.offset
         return expected if inputs is None else expected + inputs @ self.input_matrix.T
@@ -453,6 +483,6 @@ class _Tables(NamedTuple):
     log_det: np.ndarray  # (n_patterns,)
 
 
-def _singular(largest, p):
+def singular_eigenvalue(largest, p):
     """An eigenvalue up to this is a zero of rounding."""
     return 4 * p * np.finfo(float).eps * largest
