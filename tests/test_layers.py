@@ -59,6 +59,7 @@ def floor(name: str) -> int:
 
 FAMILIES = {
     "_gaussian", "_categorical", "_poisson", "_gaussian_mixture", "_multinomial", "_kalman",
+    "_time_axis",
     "_softmax", "_char_rnn", "_classifier", "_language_model", "_topic_mixture",
 }  # fmt: skip
 
