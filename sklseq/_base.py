@@ -7,6 +7,7 @@ wings.
 from __future__ import annotations
 
 import inspect
+import warnings
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from functools import wraps
@@ -101,6 +102,17 @@ class BaseSequenceModel(
             check_is_fitted(self)
         sequences = check_sequences(self, X, y=y, groups=groups, lengths=lengths, reset=reset)
         return self._encode(sequences, reset)
+
+    def _warn_forgotten(self) -> None:
+        """Parameters that were given, and not learned, would be lost in silence."""
+        given = hasattr(self, "n_features_in_") and not hasattr(self, "n_iter_")
+        if given and not self.warm_start:
+            warnings.warn(
+                "fit sets out from the data and forgets the parameters that from_parameters was "
+                "given: warm_start=True goes on from them.",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def _encode(self, sequences: Sequences, reset: bool) -> Sequences:
         return sequences

@@ -23,6 +23,7 @@ from sklseq._validation import check_broadcast, check_parameter_array, check_rea
 
 STARVED = 1e-8  # expected rows below which a component says nothing about its parameters
 SINGULAR = 1e-14  # an eigenvalue of a correlation matrix that is zero but for rounding
+ROUNDED = 1e-6  # what rounding may have taken from a covariance, in units of its rows
 
 
 class Floor(NamedTuple):
@@ -121,6 +122,67 @@ def column_scale(X: np.ndarray) -> np.ndarray:
     # a constant column at a large offset has a scale of pure rounding
     rounding = 4 * np.finfo(float).eps * np.abs(mean)
     return np.where(scale > rounding, scale, 1.0)
+
+
+def mend_covariance(covariance: np.ndarray, name: str) -> np.ndarray:
+    """A covariance that somebody computed (or a stack of them), without what rounding did to it.
+
+    Asymmetry and negative eigenvalues are measured in units of the standard deviations, of which
+    none counts as less than a thousandth of the largest: rounding follows the largest entries.  Up
+    to ROUNDED they are taken out, beyond it they are an error, which calls the matrix `name`.
+    """
+    units = _units(covariance)
+    scaled = covariance / units
+    if np.any(np.abs(scaled - np.swapaxes(scaled, -1, -2)) > ROUNDED):
+        raise ValueError(f"{name} must be symmetric, got\n{covariance}.")
+    covariance = (covariance + np.swapaxes(covariance, -1, -2)) / 2
+    smallest = np.linalg.eigvalsh(covariance / units)[..., 0]
+    if np.any(smallest < -ROUNDED):
+        raise ValueError(
+            f"{name} must be positive semi-definite, its least eigenvalue is "
+            f"{np.linalg.eigvalsh(covariance).min()}."
+        )
+    return without_negative(covariance)
+
+
+def without_negative(covariance: np.ndarray) -> np.ndarray:
+    """A symmetric matrix (or a stack) with its negative eigenvalues at 0, in the units of its rows.
+
+    One that has none but of the last digits comes back untouched.
+    """
+    units = _units(covariance)
+    values, vectors = np.linalg.eigh(covariance / units)
+    negative = values[..., 0] < -4 * units.shape[-1] * np.finfo(float).eps
+    negative |= np.any(np.diagonal(covariance, axis1=-2, axis2=-1) < 0, axis=-1)
+    if not np.any(negative):
+        return covariance
+    roots = vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :]
+    clipped = roots @ np.swapaxes(roots, -1, -2) * units
+    clipped = (clipped + np.swapaxes(clipped, -1, -2)) / 2
+    return np.where(negative[..., None, None], clipped, covariance)
+
+
+def _units(covariance: np.ndarray) -> np.ndarray:
+    """Products of the standard deviations, of which none is less than 1e-3 of the largest."""
+    variances = np.diagonal(covariance, axis1=-2, axis2=-1)
+    largest = np.abs(covariance).max(axis=(-1, -2), initial=0.0)[..., None]
+    largest = np.where(largest > 0, largest, 1.0)
+    deviations = np.sqrt(np.maximum(variances, 1e-6 * largest))
+    return deviations[..., :, None] * deviations[..., None, :]
+
+
+def reshaped_covariance(covariance: np.ndarray, covariance_type: str, name: str) -> np.ndarray:
+    """A covariance in the form of its type, from which it may differ by rounding."""
+    shaped = covariance
+    if covariance_type != "full":
+        shaped = np.diag(np.diag(covariance))
+    if covariance_type == "spherical":
+        shaped = np.eye(len(covariance)) * np.diag(covariance).mean()
+    if np.any(np.abs(shaped - covariance) > 1e-9 * _units(covariance)):
+        raise ValueError(
+            f"{name}_init is not {covariance_type}, as {name}_type asks: got\n{covariance}."
+        )
+    return shaped
 
 
 def clip_covariance(covariance: np.ndarray, floor: Floor) -> np.ndarray:
@@ -289,8 +351,7 @@ class CovarianceType(ABC):
             if np.any(covars <= 0):
                 raise ValueError(f"{name} must be positive, got {covars.min()}.")
             return covars
-        if not np.allclose(covars, np.swapaxes(covars, -1, -2), rtol=1e-8, atol=0):
-            raise ValueError(f"{name} must be symmetric, got\n{covars}.")
+        covars = mend_covariance(covars, name)
         smallest = np.linalg.eigvalsh(covars).min()
         if smallest <= 0:
             raise ValueError(

@@ -130,10 +130,10 @@ def check_sequences(
         valid = _is_valid_already(estimator, X, rules, reset)
         if reset or not valid:
             rules = {"skip_check_array": True} if valid else rules
-            with _located(estimator, X):
+            with _located(estimator, X), np.errstate(invalid="ignore"):  # signalling NaNs
                 X = validate_data(estimator, X, reset=reset, **rules)
         offsets = flat_offsets(X.shape[0], groups, lengths)
-        sequences = Sequences(_canonical(X), offsets)
+        sequences = Sequences(X if valid else _canonical(X), offsets)
     if not valid:
         _refuse_negative(estimator, sequences)
     if reset:
@@ -163,10 +163,12 @@ def align_rows(sequences: Sequences, values, name: str, *, dtype, n_columns=None
                     f"its {name} {len(part)} rows."
                 )
         values = np.concatenate([np.asarray(part) for part in values])
-    values = check_array(
-        values, ensure_2d=False, allow_nd=False, dtype=dtype, order="C", input_name=name,
-        ensure_all_finite="allow-nan" if np.issubdtype(dtype, np.floating) else True,
-    )  # fmt: skip
+    with np.errstate(invalid="ignore"):  # signalling NaNs
+        values = check_array(
+            values, ensure_2d=False, allow_nd=False, dtype=dtype, order="C", input_name=name,
+            ensure_all_finite="allow-nan" if np.issubdtype(dtype, np.floating) else True,
+        )  # fmt: skip
+    values = _quiet(values)
     if n_columns is not None and values.ndim == 1:
         values = values[:, None]
     expected = (sequences.n_steps,) if n_columns is None else (sequences.n_steps, n_columns)
@@ -304,13 +306,28 @@ def fill_masked(X):
 
 
 def _canonical(X):
-    """CSR with summed, sorted entries; a dense array as it is.  The caller's is left alone."""
+    """CSR with summed, sorted entries; a dense array with quiet NaNs.  The caller's is left alone.
+    """
     if sparse.issparse(X):
         X = sparse.csr_array(X)
         if not X.has_canonical_format:
             X = X.copy()
             X.sum_duplicates()
-    return X
+        return X
+    return _quiet(X)
+
+
+def _quiet(X: np.ndarray) -> np.ndarray:
+    """X without signalling NaNs (R writes its NA so), with which all arithmetic warns."""
+    if X.dtype != np.float64:
+        return X
+    missing = np.isnan(X)
+    if not missing.any():
+        return X
+    quiet_bit = np.uint64(1 << 51)
+    if np.all(X[missing].view(np.uint64) & quiet_bit):
+        return X
+    return np.where(missing, np.nan, X)
 
 
 def _n_dims(item) -> int:
@@ -371,10 +388,10 @@ def _from_collection(estimator, X, groups, lengths, reset) -> Sequences:
     rules = _array_rules(estimator)
     if hasattr(X[0], "columns"):  # a frame: its names, then the numbers
         validate_data(estimator, X[0], reset=reset, skip_check_array=True)
-        with _located(estimator, flat, offsets):
+        with _located(estimator, flat, offsets), np.errstate(invalid="ignore"):
             flat = check_array(flat, estimator=estimator, input_name="X", **rules)
     else:
-        with _located(estimator, flat, offsets):
+        with _located(estimator, flat, offsets), np.errstate(invalid="ignore"):
             flat = validate_data(estimator, flat, reset=reset, **rules)
     return Sequences(_canonical(flat), offsets, form)
 

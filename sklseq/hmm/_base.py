@@ -164,6 +164,7 @@ class BaseHMM(BaseSequenceModel):
         speech recognition", Proc. IEEE 77(2), sec. III.
         """
         self._check_parameters()
+        self._warn_forgotten()
         warm = self.warm_start and hasattr(self, "startprob_")  # goes on: the same columns, codes
         with unchanged_on_error(self):
             if not warm:

@@ -7,9 +7,11 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.utils import check_array
 
 from sklseq._base import BaseSequenceModel
+from sklseq._covariance import mend_covariance
 from sklseq._sequences import Sequences, is_collection, map_rows
 from sklseq._validation import check_choice, check_em_parameters, check_parameter_array
 from sklseq.state_space._chain import LinearGaussianChain, Moments
@@ -192,6 +194,18 @@ class BaseStateSpace(BaseSequenceModel):
             return map_rows(method, sequences, self.n_jobs)
 
 
+def seen_rows(X) -> np.ndarray:
+    """Which rows say anything about their states, (n_steps,): some entry is there, some word."""
+    if issparse(X):
+        return np.asarray(X.sum(axis=1)).reshape(-1) > 0
+    return ~np.isnan(X).all(axis=1)
+
+
+def n_seen(sequences: Sequences) -> int:
+    """How many sequences say anything: the others are no starts to learn from."""
+    return int(np.logical_or.reduceat(seen_rows(sequences.X), sequences.offsets[:-1]).sum())
+
+
 def check_observation_matrix(value) -> np.ndarray:
     if np.ndim(value) != 2:
         raise ValueError(
@@ -202,7 +216,8 @@ def check_observation_matrix(value) -> np.ndarray:
 
 
 def check_covariance(value, name: str, n: int | None, *, times: bool = False) -> np.ndarray:
-    """A positive semi-definite (n, n) from a square matrix, n variances, or one variance.
+    """A positive semi-definite (n, n) from a square matrix, n variances, or one variance, rounding
+    taken out.
 
     With `times` a leading time axis is let through.
     """
@@ -215,19 +230,7 @@ def check_covariance(value, name: str, n: int | None, *, times: bool = False) ->
         array = np.diag(np.broadcast_to(array, (n,)))
     shape = (None, n, n) if times and array.ndim == 3 else (n, n)
     array = check_parameter_array(array, name, shape)
-    if not np.allclose(array, np.swapaxes(array, -1, -2), rtol=1e-8, atol=0):
-        raise ValueError(f"{name} must be symmetric, got\n{array}.")
-    array = (array + np.swapaxes(array, -1, -2)) / 2
-    diagonal = np.diagonal(array, axis1=-2, axis2=-1)
-    scale = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
-    correlation = array / scale[..., :, None] / scale[..., None, :]
-    smallest = np.linalg.eigvalsh(correlation).min()
-    if np.any(diagonal < 0) or smallest < -1e-8:
-        raise ValueError(
-            f"{name} must be positive semi-definite, its least eigenvalue is "
-            f"{np.linalg.eigvalsh(array).min()}."
-        )
-    return np.ascontiguousarray(array)
+    return np.ascontiguousarray(mend_covariance(array, name))
 
 
 def at_stationary_start(chain: LinearGaussianChain) -> LinearGaussianChain:

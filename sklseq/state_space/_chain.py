@@ -28,6 +28,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sklseq._covariance import Floor, clip_covariance
 from sklseq.state_space import _kalman_pass as kernels
 from sklseq.state_space import _whitening as row_kernels
 from sklseq.state_space._estimate import (
@@ -146,6 +147,9 @@ class LinearGaussianChain:
     start_ratio : float, or None
         P0 is this times Gamma and moves with it.  Where the state's scale is free, a P0 held in its
         units would not hold: EM shrinks it by growing the state.
+    floor : Floor or None
+        Under Gamma, for learning from known states: few of them are fitted without noise, where
+        the likelihood has no maximum.
     held : mapping of name -> boolean mask
         Entries that the M-step leaves alone.
     """
@@ -158,6 +162,7 @@ class LinearGaussianChain:
     covariance_type: str = "full"
     stationary: bool = False
     start_ratio: float | None = None
+    floor: Floor | None = None
     held: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
@@ -393,15 +398,26 @@ class LinearGaussianChain:
 
     def _moved(self, shift, second, penalty=None) -> LinearGaussianChain:
         d = self.n_components
+        held = self.held.get("transition_covariance", False)
+        covariance = estimate_covariance(
+            self.transition_covariance, second, self.covariance_type, held, penalty
+        )
+        if not np.any(held):
+            covariance = self.raised(covariance)
         return replace(
             self,
             transition_matrix=self.transition_matrix + shift[:, :d],
             input_matrix=None if self.input_matrix is None else self.input_matrix + shift[:, d:],
-            transition_covariance=estimate_covariance(
-                self.transition_covariance, second, self.covariance_type,
-                self.held.get("transition_covariance", False), penalty,
-            ),
-        )  # fmt: skip
+            transition_covariance=covariance,
+        )
+
+    def raised(self, covariance) -> np.ndarray:
+        """Gamma, no lower than its floor."""
+        if self.floor is None:
+            return covariance
+        if self.covariance_type == "spherical":
+            return np.eye(len(covariance)) * max(covariance[0, 0], self.floor.variances.max())
+        return clip_covariance(covariance, self.floor)
 
     def _stationary_m_step(self, statistics, target, penalty=None) -> LinearGaussianChain:
         """Up to the maximum of the expected density, that of S_1 included.

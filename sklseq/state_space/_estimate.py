@@ -9,6 +9,8 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.linalg.lapack import dposv
 
+from sklseq._covariance import without_negative
+
 SCORING_STEPS = 50
 
 
@@ -79,7 +81,7 @@ def estimate_covariance(current, second, covariance_type: str, held, penalty=Non
     Entries may be held at `current`, without a penalty.  `second` is the mean of
     E[residual residual'], (m, m); all are square matrices.
     """
-    second = (second + second.T) / 2
+    second = without_negative((second + second.T) / 2)  # a difference, for deviations are small
     if held is False and covariance_type == "full" and penalty is None:
         return second
     held = np.broadcast_to(held, current.shape)

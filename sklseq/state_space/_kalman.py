@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sklseq._base import unchanged_on_error
-from sklseq._covariance import Floor, column_scale
+from sklseq._covariance import Floor, column_scale, reshaped_covariance
 from sklseq._em import expect, run_em
 from sklseq._online import Stream, record_chunk
 from sklseq._sequences import (
@@ -29,8 +31,9 @@ from sklseq.state_space._base import (
     Forecast,
     check_covariance,
     check_observation_matrix,
+    n_seen,
 )
-from sklseq.state_space._chain import SMALL, Moments, Posterior
+from sklseq.state_space._chain import SMALL, LinearGaussianChain, Moments, Posterior
 from sklseq.state_space._linear_gaussian import LinearGaussianModel, step_numbers
 from sklseq.state_space._start import data_driven, from_known_states, noise_for
 from sklseq.state_space._time_axis import at_step, check_timed, make_observation
@@ -86,7 +89,8 @@ class KalmanSmoother(BaseStateSpace):
         single entries.
     reg_covar : float, default=1e-6
         Floor under :math:`\Sigma`: in columns divided by their standard deviation (a constant
-        column by 1), eigenvalues are at least this.
+        column by 1), eigenvalues are at least this.  After a fit with known states likewise under
+        :math:`\Gamma`, with a warning where it stands there.
     acceleration : {"squarem", None}, default="squarem"
         Extrapolate over pairs of EM steps, never accepting a fall; None is plain EM.
     continues : bool, default=False
@@ -440,6 +444,7 @@ class KalmanSmoother(BaseStateSpace):
         C. Roland (2008), Scandinavian J. Statistics 35(2), scheme S3.
         """
         self._check_parameters()
+        self._warn_forgotten()
         with unchanged_on_error(self):
             sequences = self._check_X(X, groups, lengths, y=y, reset=True)
             sequences = _with_inputs(sequences, inputs, None)
@@ -570,6 +575,7 @@ class KalmanSmoother(BaseStateSpace):
         model = replace(result.model, known_states=False)
         self._coordinates_known = known_states
         if known_states:
+            _warn_on_floor(model.chain)
             sequences = sequences._replace(aligned=sequences.aligned[:-1])
         self._show(model, sequences)
         end = self._end_of(model, sequences) if self.continues else None
@@ -606,17 +612,18 @@ class KalmanSmoother(BaseStateSpace):
             "partly_missing": _partly_missing(X),
             "held": {name: held[name] for name in _OBSERVATION_NAMES if name in held},
         }
-        n_starts = sequences.n_sequences
+        n_starts, floor = n_seen(sequences), None
         if known_states:  # starts known in part would let P0 shrink onto the others
-            first = sequences.aligned[-1][sequences.offsets[:-1]]
-            n_starts = int(np.sum(~np.isnan(first).any(axis=1)))
+            states = sequences.aligned[-1]
+            n_starts = int(np.sum(~np.isnan(states[sequences.offsets[:-1]]).any(axis=1)))
+            floor = Floor(column_scale(states), self.reg_covar)
         chain_held = self._chain_held(held, n_starts)
         if "input_matrix" in held:
             target = chain_held if self.inputs_to == "state" else learning["held"]
             target["input_matrix"] = held["input_matrix"]
 
         def learner(start: LinearGaussianModel) -> LinearGaussianModel:
-            chain = replace(start.chain, held=chain_held)
+            chain = replace(start.chain, held=chain_held, floor=floor)
             B_held = learning["held"].get("observation_matrix", False)
             settled = known_states or chain.settles_state(start.observation.matrix, B_held)
             return LinearGaussianModel(
@@ -689,18 +696,12 @@ class KalmanSmoother(BaseStateSpace):
     def _shaped_covariances(self, start: dict, given: dict) -> dict:
         """Starting covariances in the form that their types ask for."""
         for name in ("transition_covariance", "observation_covariance"):
-            covariance_type = getattr(self, f"{name}_type")
-            covariance = start[name]
-            if covariance_type == "full":
-                continue
-            shaped = np.diag(np.diag(covariance))
-            if covariance_type == "spherical":
-                shaped = np.eye(len(covariance)) * np.diag(covariance).mean()
-            if given[name] is not None and not np.allclose(shaped, covariance, rtol=1e-12):
-                raise ValueError(
-                    f"{name}_init is not {covariance_type}, as {name}_type asks: got\n{covariance}."
-                )
-            start[name] = shaped
+            covariance, covariance_type = start[name], getattr(self, f"{name}_type")
+            if given[name] is None and covariance_type != "full":
+                covariance = np.diag(np.diag(covariance))
+                if covariance_type == "spherical":
+                    covariance = np.eye(len(covariance)) * np.diag(covariance).mean()
+            start[name] = reshaped_covariance(covariance, covariance_type, name)
         return start
 
     def _n_free_parameters(self) -> int:
@@ -1271,6 +1272,22 @@ def _with_inputs(sequences: Sequences, inputs, n_inputs: int | None) -> Sequence
 def _with_states(sequences: Sequences, states, d: int) -> Sequences:
     states = align_rows(sequences, states, "states", dtype=np.float64, n_columns=d)
     return sequences._replace(aligned=(*sequences.aligned, np.ascontiguousarray(states)))
+
+
+def _warn_on_floor(chain: LinearGaussianChain) -> None:
+    floor = chain.floor
+    if floor is None or np.any(chain.held.get("transition_covariance", False)):
+        return
+    scaled = chain.transition_covariance / np.outer(floor.scale, floor.scale)
+    if np.linalg.eigvalsh(scaled)[0] > floor.reg_covar * (1 + 1e-6):
+        return
+    warnings.warn(
+        "transition_covariance_ stands on its floor, reg_covar in units of the known states: some "
+        "combination of them follows without noise from those before, or there are few "
+        "transitions for so many states.",
+        ConvergenceWarning,
+        stacklevel=4,
+    )
 
 
 def _partly_missing(X) -> bool:

@@ -247,10 +247,12 @@ class LinearGaussianModel:
 
     def _is_fixed_covariance(self, name, value) -> bool:
         """Held in part, or singular: acceleration leaves it to EM."""
-        diagonal = np.diag(value)
-        return bool(np.any(self._held(name))) or not np.all(diagonal > 0) or (
-            np.linalg.slogdet(value / np.sqrt(np.outer(diagonal, diagonal)))[1] < -600
-        )
+        if np.any(self._held(name)):
+            return True
+        try:
+            return not np.all(np.diag(np.linalg.cholesky(value)) > 0)
+        except np.linalg.LinAlgError:
+            return True
 
     def _parameters(self) -> dict[str, np.ndarray]:
         chain, observation = self.chain, self.observation
@@ -272,12 +274,13 @@ class LinearGaussianModel:
 
     def _with_parameters(self, values) -> LinearGaussianModel | None:
         chain, observation = self.chain, self.observation
+        Gamma = chain.transition_covariance
+        if "transition_covariance" in values:
+            Gamma = chain.raised(values["transition_covariance"])
         chain = replace(
             chain,
             transition_matrix=values["transition_matrix"],
-            transition_covariance=values.get(
-                "transition_covariance", chain.transition_covariance
-            ),
+            transition_covariance=Gamma,
             initial_mean=values.get("initial_state_mean", chain.initial_mean),
             initial_covariance=values.get("initial_state_covariance", chain.initial_covariance),
             input_matrix=None if chain.input_matrix is None else values["input_matrix"],

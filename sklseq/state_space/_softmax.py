@@ -14,6 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sklseq._base import unchanged_on_error
+from sklseq._covariance import reshaped_covariance
 from sklseq._em import EMResult, run_em
 from sklseq._sequences import Sequences, limit_threads, refuse_frame_output
 from sklseq._validation import (
@@ -29,6 +30,8 @@ from sklseq.state_space._base import (
     at_stationary_start,
     check_covariance,
     check_observation_matrix,
+    n_seen,
+    seen_rows,
 )
 from sklseq.state_space._chain import (
     LinearGaussianChain,
@@ -410,6 +413,7 @@ class SoftmaxStateSpace(BaseStateSpace):
         scheme S3.
         """
         self._check_parameters()
+        self._warn_forgotten()
         with unchanged_on_error(self):
             sequences = self._check_X(X, groups, lengths, y=y, reset=True)
             if self.n_features_in_ == 1:
@@ -500,9 +504,9 @@ class SoftmaxStateSpace(BaseStateSpace):
 
     def _softmax_chain_held(self, held, sequences: Sequences) -> dict:
         """The user's masks, and what data of this form cannot tell."""
-        chain_held = self._chain_held(held, sequences.n_sequences)
-        transitions = sequences.n_steps > sequences.n_sequences
-        if sequences.n_sequences == 1 or not transitions:
+        n_sequences, transitions = n_seen(sequences), _has_transitions(sequences)
+        chain_held = self._chain_held(held, n_sequences)
+        if n_sequences <= 1 or not transitions:
             # one state alone cannot be told from the offset
             chain_held["initial_state_mean"] = np.array(True)
         if not transitions:
@@ -528,7 +532,7 @@ class SoftmaxStateSpace(BaseStateSpace):
         """Given values first, the rest from the data."""
         d = self.n_components
         A, B = spectral_start(sequences.X, sequences.offsets, d, random_state)
-        if sequences.n_steps == sequences.n_sequences:
+        if not _has_transitions(sequences):
             A = np.zeros((d, d))  # nothing comes after anything
         elif given["observation_matrix"] is not None:
             A = 0.9 * np.eye(d)  # what was found is in other coordinates
@@ -546,26 +550,13 @@ class SoftmaxStateSpace(BaseStateSpace):
         if covariance is None:
             covariance = Gamma if stationary is None else stationary
         chain = LinearGaussianChain(
-            A, self._shaped(Gamma), np.zeros(d) if mean is None else mean, covariance,
+            A, reshaped_covariance(Gamma, self.transition_covariance_type, "transition_covariance"),
+            np.zeros(d) if mean is None else mean, covariance,
             covariance_type=self.transition_covariance_type,
         )  # fmt: skip
         if self.initial_state == "stationary":
             chain = at_stationary_start(chain)
         return SoftmaxModel(chain, Words(np.ascontiguousarray(B), np.ascontiguousarray(b)))
-
-    def _shaped(self, Gamma) -> np.ndarray:
-        """Gamma, checked to be of its type."""
-        shaped = Gamma
-        if self.transition_covariance_type != "full":
-            shaped = np.diag(np.diag(Gamma))
-        if self.transition_covariance_type == "spherical":
-            shaped = np.eye(len(Gamma)) * np.diag(Gamma).mean()
-        if not np.allclose(shaped, Gamma, rtol=1e-12):
-            raise ValueError(
-                f"transition_covariance_init is not {self.transition_covariance_type}, as "
-                f"transition_covariance_type asks: got\n{Gamma}."
-            )
-        return shaped
 
     # ---- inference
 
@@ -820,6 +811,11 @@ class SoftmaxStateSpace(BaseStateSpace):
                 *sequences[:2], self.n_particles, n_draws, random_state
             )
         return sequences.like_input(draws, axis=1)
+
+
+def _has_transitions(sequences: Sequences) -> bool:
+    """Whether some step with words comes after another in its sequence."""
+    return int(seen_rows(sequences.X).sum()) > n_seen(sequences)
 
 
 def _gauge_is_free(held, given) -> bool:

@@ -129,6 +129,9 @@ def noise_for(X, offsets, A, B):
     inverse = np.linalg.pinv(B)
     change = Z[rows + 1] - Z[rows] @ (B @ A @ inverse).T
     seen = ~(np.isnan(X[rows + 1]) | np.isnan(X[rows]))
+    if not seen.any(axis=0).all():  # no neighbours
+        change, seen = np.vstack([change, Z]), np.vstack([seen, ~np.isnan(X)])
+        rows = np.arange(len(change))
     variance = np.where(seen, change, 0.0).var(axis=0) * len(rows) / np.maximum(seen.sum(axis=0), 1)
     variance = np.clip(np.minimum(variance, scale**2), 1e-4 * scale**2, None)
     state = np.diag(inverse @ np.diag(variance / 2) @ inverse.T)
