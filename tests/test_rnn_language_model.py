@@ -243,18 +243,25 @@ def test_words():
 # ---------------------------------------------------------------- drawing
 
 
-@pytest.mark.parametrize("temperature, top_k", [(1.0, None), (0.5, None), (2.0, 2)])
+@pytest.mark.parametrize(
+    "temperature, top_k, top_p",
+    [(1.0, None, 1.0), (0.5, None, 1.0), (2.0, 2, 1.0), (1.0, None, 0.6), (2.0, 3, 0.9)],
+)
 @pytest.mark.parametrize("cell", CELLS)
-def test_draws_follow_the_predicted_distribution(cell, temperature, top_k):
+def test_draws_follow_the_predicted_distribution(cell, temperature, top_k, top_p):
     """20,000 draws of one character, chi-square."""
     model = small(cell, n_layers=2, max_iter=2).fit(texts())
     n = 20_000
     drawn = model.sample(n, max_length=1, prefix="ab", temperature=temperature, top_k=top_k,
-                         random_state=0)  # fmt: skip
+                         top_p=top_p, random_state=0)  # fmt: skip
     counts = np.array([drawn.count("ab" + s) for s in model.symbols_])
     p = model.predict_proba(["ab"])[0] ** (1 / temperature)
     if top_k is not None:
         p[np.argsort(p)[:-top_k]] = 0
+    p /= p.sum()
+    largest_first = np.argsort(-p)
+    before = np.concatenate([[0], np.cumsum(p[largest_first])[:-1]])
+    p[largest_first[before >= top_p]] = 0
     p /= p.sum()
     assert counts.sum() == n and (counts[p == 0] == 0).all()
     used = p > 0
@@ -284,6 +291,7 @@ def test_sample_words_of_the_contract(fitted):
     assert fitted.sample(1, prefix="ab☃", max_length=3, random_state=0)[0].startswith("ab☃")
     assert len(set(fitted.sample(20, temperature=0.0))) == 1
     assert fitted.sample(3, top_k=1) == fitted.sample(3, temperature=0.0)
-    for name, value in [("temperature", -1), ("top_k", 0), ("max_length", -1), ("n_samples", 0)]:
+    for name, value in [("temperature", -1), ("top_k", 0), ("top_p", 0), ("max_length", -1),
+                        ("n_samples", 0)]:  # fmt: skip
         with pytest.raises(ValueError, match=f"{name} must be .*; got {value}"):
             fitted.sample(**{"n_samples": 1, name: value})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -174,10 +175,6 @@ class BaseCharRNN(DocumentationLink, ClassNamePrefixFeaturesOutMixin, BaseEstima
 
     # ---------------------------------------------------------------- texts
 
-    @property
-    def _joiner(self) -> str:
-        return "" if self.analyzer == "char" else " "
-
     def _tokens(self, X: object) -> tuple[np.ndarray | list[str], np.ndarray]:
         return tokenize(check_texts(X), self.analyzer)
 
@@ -318,21 +315,26 @@ class BaseCharRNN(DocumentationLink, ClassNamePrefixFeaturesOutMixin, BaseEstima
 
     def _draw(
         self,
-        n_samples: int,
-        prefix: list,
+        prefixes: list[list[int]],
         max_length: int,
         temperature: float,
         top_k: int | None,
+        top_p: float,
         random: np.random.RandomState,
     ) -> list[list[int]]:
-        """Codes drawn after a prefix (a list of codes), until the end symbol or max_length."""
-        packed = self._packed()
-        states, memory = self._states_after(packed, prefix[:-1])
-        states = np.repeat(states, n_samples, axis=2)
-        memory = np.repeat(memory, n_samples, axis=2)
+        """Codes drawn after each prefix of codes, until the end symbol or max_length."""
+        packed, n_samples = self._packed(), len(prefixes)
+        after = {
+            prefix: self._states_after(packed, list(prefix[:-1]))
+            for prefix in {tuple(prefix) for prefix in prefixes}
+        }
+        states, memory = (
+            np.concatenate(parts, axis=2)
+            for parts in zip(*(after[tuple(prefix)] for prefix in prefixes))
+        )
         layers = draw_layers(packed)
         head, bias, _ = packed.heads["next"]
-        codes = np.full(n_samples, prefix[-1], dtype=np.int32)
+        codes = np.array([prefix[-1] for prefix in prefixes], dtype=np.int32)
         drawn: list[list[int]] = [[] for _ in range(n_samples)]
         alive = np.arange(n_samples)
         first, steps = 0, CHUNK_STEPS
@@ -341,8 +343,8 @@ class BaseCharRNN(DocumentationLink, ClassNamePrefixFeaturesOutMixin, BaseEstima
             symbols = np.empty((len(alive), steps), dtype=np.int32)
             uniforms = random.random_sample(symbols.shape)
             kernels.draw_symbols(
-                layers, head, bias, uniforms, temperature, top_k or 0, states, memory, codes,
-                symbols,
+                layers, head, bias, uniforms, temperature, top_k or 0, top_p, states, memory,
+                codes, symbols,
             )  # fmt: skip
             ended = symbols == END - 1
             lengths = np.where(ended.any(axis=1), ended.argmax(axis=1), steps)
@@ -376,14 +378,45 @@ class BaseCharRNN(DocumentationLink, ClassNamePrefixFeaturesOutMixin, BaseEstima
                     memory[layer, 0] = cell
         return states, memory
 
+    @property
+    def _draws_lists(self) -> bool:
+        """Whether draws are lists of tokens: what no string would be read back as."""
+        return callable(self.analyzer) or self._vocabulary.in_lists
+
+    def _written(self, tokens: list[str], joiner: str | None) -> str | list[str]:
+        """Drawn symbols as ``score`` reads them back, or as the user would have them joined."""
+        if joiner is None and self._draws_lists:
+            return tokens
+        if joiner is None:
+            joiner = "" if self.analyzer == "char" else " "
+        return joiner.join(tokens)
+
+    def _check_read_back(self, texts: list, tokens: list[list[str]]) -> None:
+        """A warning for texts, joined as the user would have it, that are read differently."""
+        for i, (text, expected) in enumerate(zip(texts, tokens)):
+            read, _ = tokenize([text], self.analyzer)
+            read = list(map(chr, read)) if isinstance(read, np.ndarray) else read
+            if read != expected:
+                warnings.warn(
+                    f"sample: draw {i}, {text!r}, is read back by analyzer as {len(read)} symbols "
+                    f"and not as the {len(expected)} drawn; without joiner draws are lists.",
+                    UserWarning,
+                    stacklevel=3,
+                )
+                return
+
     def _check_drawing(
-        self, n_samples: int, max_length: int, temperature: float, top_k: int | None
-    ) -> None:
+        self, n_samples: int, max_length: int, temperature: float, top_k: int | None,
+        top_p: float = 1.0, joiner: str | None = None,
+    ) -> None:  # fmt: skip
         check_number("n_samples", n_samples, Integral, 1, True)
         check_number("max_length", max_length, Integral, 0, True)
         check_number("temperature", temperature, Real, 0, True)
         if top_k is not None:
             check_number("top_k", top_k, Integral, 1, True)
+        check_number("top_p", top_p, Real, 0, False, 1)
+        if not (joiner is None or isinstance(joiner, str)):
+            raise ValueError(f"joiner must be a str or None; got {joiner!r}.")
 
     # ---------------------------------------------------------------- fitted weights
 

@@ -27,6 +27,7 @@ from sklseq.rnn._vocabulary import (
     EncodedTexts,
     Vocabulary,
     check_texts,
+    has_lists,
     is_text,
     settled,
     tokenize,
@@ -454,7 +455,7 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
             return None, as_sequences(X)
         tokens, lengths = tokenize(X, self.analyzer)
         if vocabulary is None:
-            vocabulary = Vocabulary.of(tokens)
+            vocabulary = Vocabulary.of(tokens, has_lists(X))
         return vocabulary, vocabulary.encode(tokens, lengths, self.handle_unknown)
 
     def _class_weights(self, classes, labels, weights) -> np.ndarray:
@@ -654,9 +655,12 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
 
     def sample(
         self, n_samples=1, label=None, *, max_length=100, temperature=1.0, max_tries=1000,
-        random_state=None,
+        joiner=None, random_state=None,
     ):  # fmt: skip
         """Draw texts and labels from the joint model p(text) p(label | text).
+
+        Texts are read back by :meth:`predict` as the symbols drawn: strings from a model of
+        strings, lists of tokens from a model fitted on such, and with a callable analyzer.
 
         Parameters
         ----------
@@ -669,11 +673,14 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
             Divides the logits of the next character; 0 takes the most probable one.
         max_tries : int, default=1000
             Texts drawn at most per text asked for; then a UserWarning and fewer texts.
+        joiner : str or None, default=None
+            Joins the drawn tokens to strings, for a callable analyzer or a model of lists of
+            tokens; None: as above.  A text that is read back otherwise is warned of.
         random_state : int, RandomState or None, default=None
 
         Returns
         -------
-        texts : list of str
+        texts : list of str or list of list of str
         labels : ndarray (n_samples,)
 
         Raises
@@ -682,7 +689,7 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
             When fitted on numbers, or without a next-character head (next_char_weight=0).
         """
         check_is_fitted(self)
-        self._check_drawing(n_samples, max_length, temperature, None)
+        self._check_drawing(n_samples, max_length, temperature, None, joiner=joiner)
         check_number("max_tries", max_tries, Integral, 1, True)
         if self._vocabulary is None:
             raise ValueError("sample needs a model of texts; this one was fitted on numbers.")
@@ -696,12 +703,14 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         tries = 0
         while len(texts) < n_samples and tries < max_tries * n_samples:
             # Draws are made in rounds of a fixed size, so that the first k of n are the k of k.
-            drawn = self._draw(SAMPLE_ROUND, [END], max_length, temperature, None, random)
+            drawn = self._draw(
+                [[END]] * SAMPLE_ROUND, max_length, temperature, None, 1.0, random
+            )
             found = self._draw_labels(drawn, random)
             tries += len(drawn)
             for codes, got in zip(drawn, found):
                 if label is None or got == label:
-                    texts.append(self._vocabulary.decode(codes, self._joiner))
+                    texts.append(self._vocabulary.decode(codes))
                     labels.append(got)
         if len(texts) < n_samples:
             warnings.warn(
@@ -710,7 +719,10 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
                 UserWarning,
                 stacklevel=2,
             )
-        texts, labels = texts[:n_samples], labels[:n_samples]
+        tokens, labels = texts[:n_samples], labels[:n_samples]
+        texts = [self._written(text, joiner) for text in tokens]
+        if joiner is not None:
+            self._check_read_back(texts, tokens)
         return texts, np.array(labels, dtype=self.classes_.dtype)
 
     def _draw_labels(self, drawn: list[list[int]], random) -> np.ndarray:

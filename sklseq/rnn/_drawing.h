@@ -1,10 +1,25 @@
 // Drawing symbols one after another, several streams at once.
 
-// A draw from softmax(logits / temperature) restricted to the top_k largest (0: all) by inverting
-// the distribution function at `uniform`; temperature 0 takes the largest.
+// The weight below which symbols are no part of the nucleus: the fewest largest weights that make
+// the share top_p of their total (Holtzman et al. 2020).  sorted (width) is work.
+inline double nucleus_threshold(Index width, const double* weights, double total, double top_p,
+                                double* sorted) {
+    std::memcpy(sorted, weights, width * sizeof(double));
+    std::sort(sorted, sorted + width, std::greater<double>());
+    double reached = 0.0;
+    for (Index j = 0; j < width; j++) {
+        reached += sorted[j];
+        if (reached >= top_p * total) return sorted[j];
+    }
+    return 0.0;
+}
+
+// A draw from softmax(logits / temperature) restricted to the top_k largest (0: all), and of these
+// to the share top_p (1: all), by inverting the distribution function at `uniform`; temperature 0
+// takes the largest.  Symbols alike at the border all stay.
 template <class T>
 SKLSEQ_TARGET Index draw_one(Index width, const T* logits, double temperature, Index top_k,
-                            double uniform, double* work) {
+                            double top_p, double uniform, double* work) {
     Index best = 0;
     for (Index j = 1; j < width; j++)
         if (logits[j] > logits[best]) best = j;
@@ -29,6 +44,14 @@ SKLSEQ_TARGET Index draw_one(Index width, const T* logits, double temperature, I
             total += work[j + i];
         }
     }
+    if (top_p < 1.0) {
+        const double threshold = nucleus_threshold(width, work, total, top_p, work + width);
+        total = 0.0;
+        for (Index j = 0; j < width; j++) {
+            if (work[j] < threshold) work[j] = 0.0;
+            total += work[j];
+        }
+    }
     double left = uniform * total;
     Index last = best;
     for (Index j = 0; j < width; j++)
@@ -48,8 +71,9 @@ template <class T>
 SKLSEQ_TARGET void draw_symbols(Index n_layers, const LayerWeights<T>* layers,
                                 const T* const* inputs, const T* const* biases, const T* head,
                                 const T* head_bias, Index width, Index streams, Index steps,
-                                const double* uniforms, double temperature, Index top_k, T* states,
-                                T* memory, std::int32_t* codes, std::int32_t* symbols) {
+                                const double* uniforms, double temperature, Index top_k,
+                                double top_p, T* states, T* memory, std::int32_t* codes,
+                                std::int32_t* symbols) {
     const Index H = layers[0].hidden, size = streams * H;
     std::vector<T> gates(4 * size), rows(4 * size), reset(size), logits(streams * width);
     std::vector<double> work(2 * width);
@@ -79,7 +103,7 @@ SKLSEQ_TARGET void draw_symbols(Index n_layers, const LayerWeights<T>* layers,
                 width, true);
         for (Index s = 0; s < streams; s++) {
             const Index symbol = draw_one(width, logits.data() + s * width, temperature, top_k,
-                                         uniforms[s * steps + t], work.data());
+                                         top_p, uniforms[s * steps + t], work.data());
             symbols[s * steps + t] = static_cast<std::int32_t>(symbol);
             codes[s] = static_cast<std::int32_t>(symbol + 1);  // code 0 is the unknown symbol
         }

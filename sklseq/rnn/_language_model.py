@@ -10,7 +10,7 @@ from sklseq._base import unchanged_on_error
 from sklseq.rnn import _recurrence as kernels
 from sklseq.rnn._char_rnn import BaseCharRNN, check_weights
 from sklseq.rnn._network import Architecture, Network
-from sklseq.rnn._vocabulary import EncodedTexts, Vocabulary, check_texts, tokenize
+from sklseq.rnn._vocabulary import EncodedTexts, Vocabulary, check_texts, has_lists, tokenize
 
 STREAM_WINDOWS = 4  # a stream cut from a long text is at least so many windows long
 
@@ -151,6 +151,7 @@ class CharRNNLanguageModel(BaseCharRNN):
     .. [2] Cho, K. et al. (2014). Learning phrase representations using RNN encoder-decoder for
        statistical machine translation. EMNLP, section 2.3.
     .. [3] Loshchilov, I. & Hutter, F. (2019). Decoupled weight decay regularization. ICLR.
+    .. [4] Holtzman, A. et al. (2020). The curious case of neural text degeneration. ICLR.
 
     Examples
     --------
@@ -329,19 +330,23 @@ class CharRNNLanguageModel(BaseCharRNN):
 
     def _check_training(self, X, sample_weight, again: bool):
         """The vocabulary (the fitted one when `again`), and the texts that have a weight."""
-        tokens, n_tokens = self._tokens(X)
+        texts = check_texts(X)
+        tokens, n_tokens = tokenize(texts, self.analyzer)
         weights = check_weights(sample_weight, len(n_tokens))
-        vocabulary = self._vocabulary if again else self._learn(tokens, n_tokens, weights)
+        if again:
+            vocabulary = self._vocabulary
+        else:
+            vocabulary = self._learn(tokens, n_tokens, weights, has_lists(texts))
         texts = vocabulary.encode(tokens, n_tokens, self.handle_unknown)
         used = np.flatnonzero(weights > 0)
         return vocabulary, texts.take(used), weights[used]
 
     @staticmethod
-    def _learn(tokens, n_tokens, weights) -> Vocabulary:
+    def _learn(tokens, n_tokens, weights, in_lists=False) -> Vocabulary:
         used = np.repeat(weights > 0, n_tokens)
         if isinstance(tokens, np.ndarray):
             return Vocabulary.of(tokens[used])
-        return Vocabulary.of([token for token, use in zip(tokens, used) if use])
+        return Vocabulary.of([token for token, use in zip(tokens, used) if use], in_lists)
 
     def _start(self, architecture: Architecture, again: bool, random) -> np.ndarray:
         if not again:
@@ -571,39 +576,90 @@ class CharRNNLanguageModel(BaseCharRNN):
     # ---------------------------------------------------------------- drawing
 
     def sample(
-        self, n_samples=1, *, max_length=200, prefix="", temperature=1.0, top_k=None,
-        random_state=None,
+        self, n_samples=1, *, max_length=200, prefix="", temperature=1.0, top_k=None, top_p=1.0,
+        joiner=None, random_state=None,
     ):  # fmt: skip
         """Draw texts, character by character, until their end or ``max_length`` characters.
+
+        What is drawn is read back by :meth:`score` as the same symbols: strings from a model of
+        strings, lists of tokens from a model fitted on such, and with a callable analyzer.
 
         Parameters
         ----------
         n_samples : int, default=1
         max_length : int, default=200
             Characters drawn at most, the prefix not counted.
-        prefix : str or list of tokens, default=""
-            What the texts begin with.
+        prefix : str, list of tokens, or list of these of length n_samples, default=""
+            What the texts begin with, all the same or each its own. A list of strings is the
+            tokens of one prefix where draws are lists, one prefix for each draw where they are
+            strings. What follows a list of tokens is a list of tokens.
         temperature : float, default=1.0
             Divides the logits; 0 takes the most probable character.
         top_k : int or None, default=None
             Draw among so many most probable characters.
+        top_p : float in (0, 1], default=1.0
+            Draw among the fewest most probable characters that have this probability together,
+            at this temperature and after ``top_k`` (nucleus sampling [4]_).
+        joiner : str or None, default=None
+            Joins the drawn tokens to strings, for a callable analyzer or a model of lists of
+            tokens; None: as above.
         random_state : int, RandomState or None, default=None
 
         Returns
         -------
-        list of str, each with its prefix
+        list of str or list of list of str, each with its prefix
+
+        Warns
+        -----
+        UserWarning
+            When a text that was joined by `joiner` is read back as other symbols.
         """
         check_is_fitted(self)
-        self._check_drawing(n_samples, max_length, temperature, top_k)
-        tokens = tokenize(check_texts([prefix]), self.analyzer)
-        start = self._vocabulary.encode(*tokens, self.handle_unknown).codes[:-1]
+        self._check_drawing(n_samples, max_length, temperature, top_k, top_p, joiner)
+        prefixes = self._check_prefix(prefix, n_samples, self._draws_lists and joiner is None)
+        coded = self._vocabulary.encode(*tokenize(prefixes, self.analyzer), self.handle_unknown)
         drawn = self._draw(
-            n_samples, start.tolist(), max_length, temperature, top_k,
-            check_random_state(random_state),
+            [coded.codes[first : first + n].tolist()
+             for first, n in zip(coded.starts, coded.lengths)],
+            max_length, temperature, top_k, top_p, check_random_state(random_state),
         )  # fmt: skip
-        return [self._continued(prefix, codes) for codes in drawn]
+        tails = [self._vocabulary.decode(codes) for codes in drawn]
+        texts = [self._continued(prefix, tail, joiner) for prefix, tail in zip(prefixes, tails)]
+        if joiner is not None:
+            self._check_read_back(
+                texts, [self._tokens_of(prefix) + tail for prefix, tail in zip(prefixes, tails)]
+            )
+        return texts
 
-    def _continued(self, prefix, codes: list[int]) -> str:
-        head = prefix if isinstance(prefix, str) else self._joiner.join(prefix)
-        tail = self._vocabulary.decode(codes, self._joiner)
-        return head + (self._joiner if head and tail else "") + tail
+    @staticmethod
+    def _check_prefix(prefix, n_samples: int, in_lists: bool) -> list:
+        """A str or list of str for each draw."""
+        one = isinstance(prefix, str)
+        if not one and isinstance(prefix, list | tuple | np.ndarray):
+            one = in_lists and all(isinstance(token, str) for token in prefix)
+            if not one and len(prefix) != n_samples:
+                raise ValueError(
+                    f"prefix must have one entry for each of n_samples={n_samples} draws; got "
+                    f"{len(prefix)}. The tokens of one prefix for all: [tokens] * n_samples."
+                )
+        elif not one:
+            raise ValueError(f"prefix must be a str or a list; got {prefix!r}.")
+        try:
+            return check_texts([prefix] * n_samples if one else list(prefix))
+        except ValueError as error:
+            raise ValueError(f"prefix: {error}") from None
+
+    def _tokens_of(self, prefix: str | list[str]) -> list[str]:
+        tokens, _ = tokenize([prefix], self.analyzer)
+        return list(map(chr, tokens)) if isinstance(tokens, np.ndarray) else tokens
+
+    def _continued(self, prefix, tail: list[str], joiner: str | None) -> str | list[str]:
+        """A prefix and what was drawn after it; the characters of a string stay as they are."""
+        if joiner is None and (isinstance(prefix, list) or self._draws_lists):
+            return self._tokens_of(prefix) + tail
+        if isinstance(prefix, list):
+            return joiner.join(prefix + tail)
+        if not tail:
+            return prefix
+        between = self._written(["", ""], joiner) if prefix and not prefix[-1].isspace() else ""
+        return prefix + between + self._written(tail, joiner)

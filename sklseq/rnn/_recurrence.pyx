@@ -57,7 +57,8 @@ cdef extern from "_instruction_sets.h" namespace "sklseq" nogil:
     void c_add_rows "sklseq::add_rows"[T](Py_ssize_t, Py_ssize_t, const T*, Py_ssize_t, T*)
     void c_draw_symbols "sklseq::draw_symbols"[T](
         Py_ssize_t, const LayerWeights[T]*, const T**, const T**, const T*, const T*, Py_ssize_t,
-        Py_ssize_t, Py_ssize_t, const double*, double, Py_ssize_t, T*, T*, int32_t*, int32_t*)
+        Py_ssize_t, Py_ssize_t, const double*, double, Py_ssize_t, double, T*, T*, int32_t*,
+        int32_t*)
 
 
 def use_instruction_set(int number):
@@ -336,13 +337,14 @@ def add_rows(const floating[:, :] x, floating[::1] out):
 
 def draw_symbols(list layers, const floating[::1] head, const floating[::1] head_bias,
                  const double[:, ::1] uniforms, double temperature, Py_ssize_t top_k,
-                 floating[:, :, :, ::1] states, floating[:, :, :, ::1] memory, int32_t[::1] codes,
-                 int32_t[:, ::1] symbols):
+                 double top_p, floating[:, :, :, ::1] states, floating[:, :, :, ::1] memory,
+                 int32_t[::1] codes, int32_t[:, ::1] symbols):
     """Draw ``steps`` symbols for each stream from softmax(head(h) / temperature).
 
     IN   layers: per layer (cell, n_gates, n_stored, recurrent, candidate, recurrent_bias, inputs,
          bias); inputs of the first the table flattened, of the others packed
-         head packed, head_bias (width,); uniforms (streams, steps); top_k 0: no restriction
+         head packed, head_bias (width,); uniforms (streams, steps); top_k 0 and
+         top_p 1: no restriction
     IN/OUT  states, memory (n_layers, 2, streams, H): entry 0 of the second axis is the state
             codes (streams,): the last symbol's code
     OUT  symbols (streams, steps): column of the head
@@ -362,4 +364,4 @@ def draw_symbols(list layers, const floating[::1] head, const floating[::1] head
         c_draw_symbols(
             n_layers, weights.data(), inputs.data(), biases.data(), const_vector_data(head),
             const_vector_data(head_bias), head_bias.shape[0], streams, steps, &uniforms[0, 0],
-            temperature, top_k, &states[0, 0, 0, 0], memory_data, &codes[0], &symbols[0, 0])
+            temperature, top_k, top_p, &states[0, 0, 0, 0], memory_data, &codes[0], &symbols[0, 0])

@@ -135,6 +135,11 @@ def tokenize(texts: list, analyzer: Analyzer) -> tuple[np.ndarray | list[str], n
     return [token for text in tokens for token in text], lengths
 
 
+def has_lists(texts: list) -> bool:
+    """Whether any of the texts is a list of tokens."""
+    return any(isinstance(text, list) for text in texts)
+
+
 def _split_by_callable(analyzer: Callable[[str], Sequence[str]], text: str) -> list[str]:
     tokens = analyzer(text)
     tokens = list(tokens) if hasattr(tokens, "__iter__") else [tokens]
@@ -161,15 +166,19 @@ class EncodedTexts:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The symbols known to a model, in sorted order; symbol k has code k + 2."""
+    """The symbols known to a model, in sorted order; symbol k has code k + 2.
+
+    in_lists : whether texts came as lists of tokens: then draws do so as well.
+    """
 
     symbols: tuple[str, ...]
+    in_lists: bool = False
 
     @classmethod
-    def of(cls, tokens: np.ndarray | list[str]) -> Vocabulary:
+    def of(cls, tokens: np.ndarray | list[str], in_lists: bool = False) -> Vocabulary:
         if isinstance(tokens, np.ndarray):
-            return cls(tuple(map(chr, np.unique(tokens).tolist())))
-        return cls(tuple(sorted(set(tokens))))
+            return cls(tuple(map(chr, np.unique(tokens).tolist())), in_lists)
+        return cls(tuple(sorted(set(tokens))), in_lists)
 
     def __len__(self) -> int:
         return len(self.symbols) + 2
@@ -213,5 +222,5 @@ class Vocabulary:
         codes[inside] = known
         return EncodedTexts(codes, starts, lengths)
 
-    def decode(self, codes: Sequence[int], joiner: str) -> str:
-        return joiner.join([self.symbols[code - 2] for code in codes])
+    def decode(self, codes: Sequence[int]) -> list[str]:
+        return [self.symbols[code - 2] for code in codes]
