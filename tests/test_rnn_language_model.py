@@ -118,7 +118,7 @@ def test_long_texts_are_cut_into_streams_and_every_symbol_is_learnt_once():
     for X, n_streams in cases:
         model = small()
         tokens, lengths = model._tokens(X)
-        vocabulary = model._learn(tokens, lengths, np.ones(len(X)))
+        vocabulary = model._learn_vocabulary(tokens, lengths, np.ones(len(X)), False)
         coded = vocabulary.encode(tokens, lengths)
         architecture = model._architecture(len(vocabulary), 0, True, "last")
         objective = model._stream_objective(architecture, coded, np.ones(len(X)))

@@ -29,6 +29,9 @@ from sklseq.rnn._vocabulary import (
     Vocabulary,
     check_analyzer,
     check_texts,
+    check_vocabulary,
+    count_symbols,
+    frequent_symbols,
     tokenize,
 )
 
@@ -138,6 +141,27 @@ class BaseCharRNN(DocumentationLink, ClassNamePrefixFeaturesOutMixin, BaseEstima
                 f"reset_after=True is a variant of cell='gru'; got cell={self.cell!r}."
             )
         check_analyzer(self.analyzer)
+        self._check_choice_of_symbols()
+
+    def _check_choice_of_symbols(self) -> None:
+        if self.max_symbols is not None:
+            check_number("max_symbols", self.max_symbols, Integral, 1, True)
+        if isinstance(self.min_frequency, Integral):
+            check_number("min_frequency", self.min_frequency, Integral, 1, True)
+        elif self.min_frequency is not None:  # a share of all
+            check_number("min_frequency", self.min_frequency, Real, 0, False, BELOW_ONE)
+        if self.min_frequency is self.max_symbols is None:
+            return
+        for name, clash, why in (
+            ("vocabulary", self.vocabulary is not None, "leaves them nothing to choose"),
+            ("handle_unknown", self.handle_unknown == "error", "refuses what they leave out"),
+        ):
+            if clash:
+                raise ValueError(
+                    f"min_frequency and max_symbols must be None where {name}="
+                    f"{getattr(self, name)!r} {why}; got {self.min_frequency!r} and "
+                    f"{self.max_symbols!r}."
+                )
 
     def _settings(self, learning_rate: str | None = None) -> Settings:
         return Settings(
@@ -178,6 +202,17 @@ class BaseCharRNN(DocumentationLink, ClassNamePrefixFeaturesOutMixin, BaseEstima
     def _tokens(self, X: object) -> tuple[np.ndarray | list[str], np.ndarray]:
         return tokenize(check_texts(X), self.analyzer)
 
+    def _learn_vocabulary(self, tokens, n_tokens, weights, in_lists: bool) -> Vocabulary:
+        """The symbols of tokenized texts that are frequent enough, or those the user gives."""
+        if self.vocabulary is not None:
+            symbols = check_vocabulary(self.vocabulary, self.analyzer)
+            return Vocabulary(symbols, in_lists, self.handle_unknown != "error")
+        symbols, counts = count_symbols(tokens, n_tokens, weights)
+        if self.min_frequency is self.max_symbols is None:
+            return Vocabulary(tuple(symbols), in_lists)
+        chosen = frequent_symbols(symbols, counts, self.min_frequency, self.max_symbols)
+        return Vocabulary(chosen, in_lists, True)
+
     def _encode(self, X: object) -> EncodedTexts:
         return self._vocabulary.encode(*self._tokens(X), self.handle_unknown)
 
@@ -186,7 +221,11 @@ class BaseCharRNN(DocumentationLink, ClassNamePrefixFeaturesOutMixin, BaseEstima
 
     @property
     def vocabulary_(self) -> dict[str, int]:
-        """Row of the input table by symbol; row 0 is the unknown symbol, row 1 start and end."""
+        """Row of the input table by symbol; row 0 is a hidden or unknown one, row 1 start and end.
+
+        With ``min_frequency``, ``max_symbols`` or ``vocabulary`` the last row is that of all
+        other symbols.
+        """
         if self._vocabulary is None:
             raise AttributeError("vocabulary_: this model was fitted on numbers.")
         return self._vocabulary.codes
@@ -334,6 +373,9 @@ class BaseCharRNN(DocumentationLink, ClassNamePrefixFeaturesOutMixin, BaseEstima
         )
         layers = draw_layers(packed)
         head, bias, _ = packed.heads["next"]
+        if self._vocabulary.learns_unknown:  # predicted, but what should be drawn for it?
+            bias = bias.copy()
+            bias[self._vocabulary.unknown - 1] = -np.inf
         codes = np.array([prefix[-1] for prefix in prefixes], dtype=np.int32)
         drawn: list[list[int]] = [[] for _ in range(n_samples)]
         alive = np.arange(n_samples)
@@ -472,6 +514,8 @@ def transfer(
     both = [symbol for symbol in vocabulary.symbols if symbol in known.codes]
     rows = np.array([0, 1] + [vocabulary.codes[s] for s in both])
     from_rows = np.array([0, 1] + [known.codes[s] for s in both])
+    if vocabulary.learns_unknown and known.learns_unknown:
+        rows, from_rows = np.append(rows, vocabulary.unknown), np.append(from_rows, known.unknown)
     for name, value in new.items():
         if name == "input_weights_0":
             value[rows] = old[name][from_rows]

@@ -65,6 +65,14 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         from str to a list of str. A text that is already a list of tokens is taken as it is.
     handle_unknown : {"ignore", "error"}, default="ignore"
         Symbols at predict that fit did not see: read as the unknown symbol, or a ValueError.
+    min_frequency : int or float, default=None
+        Symbols that occur less often in the training texts (a float in (0, 1): less than this
+        share of all symbols) are one, "any other symbol", as is what fit did not see.
+    max_symbols : int, default=None
+        Likewise those that are not among the most frequent so many.
+    vocabulary : iterable of str or mapping, default=None
+        The symbols (of a mapping the keys); all others are one. For streams,
+        whose first batch does not have all symbols.
     class_weight : dict, "balanced" or None, default=None
         Factors of the samples' weights by label.
     init : fitted CharRNNLanguageModel or None, default=None
@@ -125,7 +133,9 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
     classes_ : ndarray (n_classes,)
         The labels.
     vocabulary_ : dict
-        Row of the input table by symbol; row 0 is the unknown symbol, row 1 start and end of text.
+        Row of the input table by symbol; row 0 is the unknown symbol, row 1 start and end of text,
+        the last one that of any other symbol, where `min_frequency`, `max_symbols` or
+        `vocabulary` make it one.
     input_weights_, recurrent_weights_, biases_ : list of ndarray
         Per layer, (inputs, gates * H), (H, gates * H) and (gates * H,): the gates side by side.
     output_weights_, output_bias_ : ndarray
@@ -210,6 +220,9 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         next_char_weight=1.0,
         analyzer="char",
         handle_unknown="ignore",
+        min_frequency=None,
+        max_symbols=None,
+        vocabulary=None,
         class_weight=None,
         init=None,
         solver="adamw",
@@ -244,6 +257,9 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         self.next_char_weight = next_char_weight
         self.analyzer = analyzer
         self.handle_unknown = handle_unknown
+        self.min_frequency = min_frequency
+        self.max_symbols = max_symbols
+        self.vocabulary = vocabulary
         self.class_weight = class_weight
         self.init = init
         self.solver = solver
@@ -320,8 +336,8 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
                 f"warm_start needs the labels of the first fit, {self.classes_.tolist()}; got "
                 f"{classes.tolist()}."
             )
-        X, labels, weights = self._arrange(X, np.searchsorted(classes, y), weights, classes)
-        vocabulary, sequences = self._learn(X, self._vocabulary if again else None)
+        X, labels, weights, counts = self._arrange(X, np.searchsorted(classes, y), weights, classes)
+        vocabulary, sequences = self._learn(X, counts, self._vocabulary if again else None)
         architecture = self._classifier_architecture(vocabulary, len(classes))
         initial = self._initial_parameters(architecture, vocabulary, random, again)
         rows, held = np.arange(len(labels)), None
@@ -384,8 +400,8 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         unseen = np.setdiff1d(y, known)
         if len(unseen):
             raise ValueError(f"y has labels that are not in classes: {unseen.tolist()}.")
-        X, labels, weights = self._arrange(X, np.searchsorted(known, y), weights, known)
-        vocabulary, sequences = self._learn(X, None if first else self._vocabulary)
+        X, labels, weights, counts = self._arrange(X, np.searchsorted(known, y), weights, known)
+        vocabulary, sequences = self._learn(X, counts, None if first else self._vocabulary)
         architecture = self._classifier_architecture(vocabulary, len(known))
         random = check_random_state(self.random_state)
         initial = self._initial_parameters(architecture, vocabulary, random, not first)
@@ -411,6 +427,7 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
             )
         if texts:
             X = check_texts(X)
+            self._refuse_unknown(X, reset)
             if reset:
                 for name in ("n_features_in_", "feature_names_in_"):
                     self.__dict__.pop(name, None)
@@ -421,12 +438,22 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         check_classification_targets(y)
         return X, y, check_weights(sample_weight, len(y))
 
+    def _refuse_unknown(self, X, reset: bool) -> None:
+        """handle_unknown="error" where symbols are known before training: by the order of X."""
+        if self.handle_unknown == "error" and not (reset and self.vocabulary is None):
+            tokens, lengths = tokenize(X, self.analyzer)
+            known = self._vocabulary
+            if reset:
+                known = self._learn_vocabulary(tokens, lengths, np.ones(len(X)), False)
+            known.encode(tokens, lengths, "error")
+
     def _arrange(self, X, labels, weights, classes):
         """Samples with a weight above zero, sorted, small integer weights as repetitions.
 
         Then the weights are multiplied by those of the labels.  So an integer weight is a
         repetition, a zero weight an absence and the order of the samples without effect, to the
         bit, minibatches and dropout notwithstanding.  Without shuffle the given order stays.
+        Returns the weights with and without those of the labels.
         """
         rows = np.flatnonzero(weights > 0)
         counts = weights[rows].astype(np.int64)
@@ -440,22 +467,22 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
             rows = np.array(rows)
         elif self.shuffle:
             rows = rows[np.lexsort((labels[rows], *X[rows].T))]
-        labels, weights = labels[rows].astype(np.int32), weights[rows]
-        weights = weights * self._class_weights(classes, labels, weights)[labels]
+        labels, counts = labels[rows].astype(np.int32), weights[rows]
+        weights = counts * self._class_weights(classes, labels, counts)[labels]
         used = weights > 0
         if not used.any():
             raise ValueError(f"class_weight leaves no sample a weight; got {self.class_weight!r}.")
         rows = rows[used]
         X = [X[i] for i in rows] if isinstance(X, list) else X[rows]
-        return X, labels[used], weights[used]
+        return X, labels[used], weights[used], counts[used]
 
-    def _learn(self, X, vocabulary) -> tuple[Vocabulary | None, EncodedTexts]:
+    def _learn(self, X, counts, vocabulary) -> tuple[Vocabulary | None, EncodedTexts]:
         """The vocabulary (None: learn it; stays None for numbers) and the coded sequences."""
         if not isinstance(X, list):
             return None, as_sequences(X)
         tokens, lengths = tokenize(X, self.analyzer)
         if vocabulary is None:
-            vocabulary = Vocabulary.of(tokens, has_lists(X))
+            vocabulary = self._learn_vocabulary(tokens, lengths, counts, has_lists(X))
         return vocabulary, vocabulary.encode(tokens, lengths, self.handle_unknown)
 
     def _class_weights(self, classes, labels, weights) -> np.ndarray:

@@ -10,7 +10,7 @@ from sklseq._base import unchanged_on_error
 from sklseq.rnn import _recurrence as kernels
 from sklseq.rnn._char_rnn import BaseCharRNN, check_weights
 from sklseq.rnn._network import Architecture, Network
-from sklseq.rnn._vocabulary import EncodedTexts, Vocabulary, check_texts, has_lists, tokenize
+from sklseq.rnn._vocabulary import EncodedTexts, check_texts, has_lists, tokenize
 
 STREAM_WINDOWS = 4  # a stream cut from a long text is at least so many windows long
 
@@ -41,8 +41,19 @@ class CharRNNLanguageModel(BaseCharRNN):
         How a text is split into symbols: characters; words and punctuation marks; or a function
         from str to a list of str. A text that is already a list of tokens is taken as it is.
     handle_unknown : {"ignore", "error"}, default="ignore"
-        Symbols that fit did not see: probability 0 (a log-probability of -inf) and read as the
-        unknown symbol in what follows, or a ValueError.
+        Symbols that fit did not see: probability 0 (a log-probability of -inf; a learned one with
+        `min_frequency`, `max_symbols` or `vocabulary`) and read as the unknown symbol in what
+        follows, or a ValueError.
+    min_frequency : int or float, default=None
+        Symbols that occur less often in the training texts (a float in (0, 1): less than this
+        share of all symbols) are one, "any other symbol", as is what fit did not see: it has a
+        learned probability, and no score is -inf.
+    max_symbols : int, default=None
+        Likewise those that are not among the most frequent so many.
+    vocabulary : iterable of str or mapping, default=None
+        The symbols (of a mapping the keys); all others are one, or a
+        ValueError with ``handle_unknown="error"``. For streams,
+        whose first batch does not have all symbols.
     solver : {"adamw", "adam", "sgd"}, default="adamw"
         Adam with decoupled weight decay, Adam with an L2 penalty, or gradient descent with
         momentum.
@@ -98,9 +109,12 @@ class CharRNNLanguageModel(BaseCharRNN):
     Attributes
     ----------
     symbols_ : ndarray of str
-        Columns of :meth:`predict_proba`: "" for the end of the text, then the symbols in order.
+        Columns of :meth:`predict_proba`: "" for the end of the text, then the symbols in order,
+        and None for any other symbol, where that has a learned probability.
     vocabulary_ : dict
-        Row of the input table by symbol; row 0 is the unknown symbol, row 1 start and end of text.
+        Row of the input table by symbol; row 0 is the unknown symbol, row 1 start and end of text,
+        the last one that of any other symbol, where `min_frequency`, `max_symbols` or
+        `vocabulary` make it one.
     input_weights_, recurrent_weights_, biases_ : list of ndarray
         Per layer, (inputs, gates * H), (H, gates * H) and (gates * H,): the gates side by side.
     output_weights_, output_bias_ : ndarray
@@ -176,6 +190,9 @@ class CharRNNLanguageModel(BaseCharRNN):
         reset_after=False,
         analyzer="char",
         handle_unknown="ignore",
+        min_frequency=None,
+        max_symbols=None,
+        vocabulary=None,
         solver="adamw",
         alpha=0.01,
         batch_size=32,
@@ -207,6 +224,9 @@ class CharRNNLanguageModel(BaseCharRNN):
         self.reset_after = reset_after
         self.analyzer = analyzer
         self.handle_unknown = handle_unknown
+        self.min_frequency = min_frequency
+        self.max_symbols = max_symbols
+        self.vocabulary = vocabulary
         self.solver = solver
         self.alpha = alpha
         self.batch_size = batch_size
@@ -336,17 +356,10 @@ class CharRNNLanguageModel(BaseCharRNN):
         if again:
             vocabulary = self._vocabulary
         else:
-            vocabulary = self._learn(tokens, n_tokens, weights, has_lists(texts))
+            vocabulary = self._learn_vocabulary(tokens, n_tokens, weights, has_lists(texts))
         texts = vocabulary.encode(tokens, n_tokens, self.handle_unknown)
         used = np.flatnonzero(weights > 0)
         return vocabulary, texts.take(used), weights[used]
-
-    @staticmethod
-    def _learn(tokens, n_tokens, weights, in_lists=False) -> Vocabulary:
-        used = np.repeat(weights > 0, n_tokens)
-        if isinstance(tokens, np.ndarray):
-            return Vocabulary.of(tokens[used])
-        return Vocabulary.of([token for token, use in zip(tokens, used) if use], in_lists)
 
     def _start(self, architecture: Architecture, again: bool, random) -> np.ndarray:
         if not again:
@@ -517,9 +530,13 @@ class CharRNNLanguageModel(BaseCharRNN):
 
     @property
     def symbols_(self) -> np.ndarray:
-        """Columns of predict_proba: "" (the end of the text), then the symbols in sorted order."""
+        """Columns of predict_proba: "" (the end of the text), then the symbols in sorted order.
+
+        With ``min_frequency``, ``max_symbols`` or ``vocabulary``, None (any other symbol) is last.
+        """
         check_is_fitted(self)
-        return np.array(["", *self._vocabulary.symbols], dtype=object)
+        others = [None] * self._vocabulary.learns_unknown
+        return np.array(["", *self._vocabulary.symbols, *others], dtype=object)
 
     def predict_proba(self, X):
         """Distribution of the next character after each text.
@@ -543,7 +560,7 @@ class CharRNNLanguageModel(BaseCharRNN):
         return result
 
     def predict(self, X):
-        """The most probable next character after each text.
+        """The most probable next character after each text, None for any other symbol.
 
         Parameters
         ----------
@@ -581,6 +598,7 @@ class CharRNNLanguageModel(BaseCharRNN):
     ):  # fmt: skip
         """Draw texts, character by character, until their end or ``max_length`` characters.
 
+        Only known symbols are drawn, where any other symbol has a probability of its own.
         What is drawn is read back by :meth:`score` as the same symbols: strings from a model of
         strings, lists of tokens from a model fitted on such, and with a callable analyzer.
 

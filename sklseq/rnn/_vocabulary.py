@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
-from numbers import Number
+from numbers import Integral, Number
 
 import numpy as np
 
@@ -151,6 +151,53 @@ def _split_by_callable(analyzer: Callable[[str], Sequence[str]], text: str) -> l
     return tokens
 
 
+def count_symbols(
+    tokens: np.ndarray | list[str], n_tokens: np.ndarray, weights: np.ndarray
+) -> tuple[list[str], np.ndarray]:
+    """Symbols in sorted order, and how often each occurs in texts of these weights."""
+    weights = np.repeat(weights, n_tokens)
+    if isinstance(tokens, np.ndarray):
+        counts = np.bincount(tokens, weights)
+        points = np.flatnonzero(counts)
+        return list(map(chr, points.tolist())), counts[points]
+    symbols = sorted({token for token, weight in zip(tokens, weights) if weight > 0})
+    numbers = {symbol: number for number, symbol in enumerate(symbols)}
+    where = np.fromiter((numbers.get(token, 0) for token in tokens), np.intp, len(tokens))
+    return symbols, np.bincount(where, weights, minlength=len(symbols))
+
+
+def frequent_symbols(
+    symbols: list[str], counts: np.ndarray, min_frequency: float | None, max_symbols: int | None
+) -> tuple[str, ...]:
+    """Those that occur often enough, and of these the most frequent; of like ones the first."""
+    least = 0 if min_frequency is None else min_frequency
+    if not isinstance(least, Integral):
+        least = least * counts.sum()
+    chosen = np.flatnonzero(counts >= least)
+    chosen = chosen[np.argsort(-counts[chosen], kind="stable")][:max_symbols]
+    return tuple(symbols[i] for i in np.sort(chosen))
+
+
+def check_vocabulary(vocabulary: object, analyzer: Analyzer) -> tuple[str, ...]:
+    """The symbols of a vocabulary that the user gives, sorted."""
+    if isinstance(vocabulary, bytes) or not hasattr(vocabulary, "__iter__") or (
+        isinstance(vocabulary, str) and analyzer != "char"
+    ):
+        raise ValueError(
+            f"vocabulary must be a collection of symbols, or a mapping from them; got "
+            f"{vocabulary!r}."
+        )
+    symbols = list(vocabulary)
+    wrong = [symbol for symbol in symbols if not isinstance(symbol, str)]
+    if wrong or not symbols:
+        got = f"{wrong[0]!r} among them" if wrong else "none"
+        raise ValueError(f"vocabulary must have symbols that are strings; got {got}.")
+    if len(set(symbols)) < len(symbols):
+        twice = next(symbol for symbol in symbols if symbols.count(symbol) > 1)
+        raise ValueError(f"vocabulary must have each symbol once; got {twice!r} twice.")
+    return tuple(sorted(symbols))
+
+
 @dataclass(frozen=True)
 class EncodedTexts:
     """codes (sum of lengths + 1,), starts (n,), lengths (n,): see the head of this file."""
@@ -169,19 +216,21 @@ class Vocabulary:
     """The symbols known to a model, in sorted order; symbol k has code k + 2.
 
     in_lists : whether texts came as lists of tokens: then draws do so as well.
+    learns_unknown : whether all other symbols share a code of their own, the last, which is
+        predicted like a symbol; else they have the code UNKNOWN, which is read only.
     """
 
     symbols: tuple[str, ...]
     in_lists: bool = False
-
-    @classmethod
-    def of(cls, tokens: np.ndarray | list[str], in_lists: bool = False) -> Vocabulary:
-        if isinstance(tokens, np.ndarray):
-            return cls(tuple(map(chr, np.unique(tokens).tolist())), in_lists)
-        return cls(tuple(sorted(set(tokens))), in_lists)
+    learns_unknown: bool = False
 
     def __len__(self) -> int:
-        return len(self.symbols) + 2
+        return len(self.symbols) + 2 + self.learns_unknown
+
+    @property
+    def unknown(self) -> int:
+        """Code of what is no symbol of the vocabulary."""
+        return len(self) - 1 if self.learns_unknown else UNKNOWN
 
     @cached_property
     def codes(self) -> dict[str, int]:
@@ -191,7 +240,7 @@ class Vocabulary:
     def _table(self) -> np.ndarray:
         """Code of each code point up to the largest known one; the last entry is for all others."""
         points = [ord(symbol) for symbol in self.symbols if len(symbol) == 1]
-        table = np.zeros(max(points, default=0) + 2, dtype=np.int32)
+        table = np.full(max(points, default=0) + 2, self.unknown, dtype=np.int32)
         for symbol, code in self.codes.items():
             if len(symbol) == 1:
                 table[ord(symbol)] = code
@@ -200,12 +249,13 @@ class Vocabulary:
     def encode(
         self, tokens: np.ndarray | list[str], n_tokens: np.ndarray, handle_unknown: str = "ignore"
     ) -> EncodedTexts:
-        """Codes of tokenized texts; unknown symbols get UNKNOWN, or raise."""
+        """Codes of tokenized texts; unknown symbols get the code ``unknown``, or raise."""
         if isinstance(tokens, np.ndarray):
             known = self._table[np.minimum(tokens, len(self._table) - 1)]
         else:
             get = self.codes.get
-            known = np.fromiter((get(token, UNKNOWN) for token in tokens), np.int32, len(tokens))
+            unknown = self.unknown
+            known = np.fromiter((get(token, unknown) for token in tokens), np.int32, len(tokens))
         if handle_unknown == "error" and not known.all():
             unknown = np.flatnonzero(known == UNKNOWN)
             where = int(np.searchsorted(np.cumsum(n_tokens), unknown[0], side="right"))
