@@ -23,6 +23,15 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklseq._documentation import DocumentationLink
 from sklseq._sequences import Sequences, check_sequences, limit_threads
+from sklseq._validation import check_sample_weight
+
+
+class UndefinedError(ValueError, AttributeError):
+    """A fitted attribute that this fit does not have.
+
+    An AttributeError, so that ``hasattr`` and ``inspect.getmembers`` (scikit-learn's display in
+    notebooks) pass over it; a ValueError as NotFittedError is, for those who catch that.
+    """
 
 
 @contextmanager
@@ -191,17 +200,8 @@ class BaseSequenceModel(
         with self._limit_threads(sequences):
             if sample_weight is None:
                 return float(self._sequence_scores(sequences).sum() / sequences.n_steps)
-            weights = np.asarray(sample_weight, dtype=float)
-            if weights.shape != (sequences.n_samples,):
-                raise ValueError(
-                    f"sample_weight must be {sequences.n_samples} numbers, one for each "
-                    f"{'step' if sequences.form == 'flat' else 'sequence'} of X, got shape "
-                    f"{weights.shape}."
-                )
-            if not np.all(weights >= 0):
-                raise ValueError(f"sample_weight must not be negative, got {weights.min()}.")
-            if not weights.any():
-                raise ValueError("sample_weight must not be zero everywhere.")
+            unit = "step" if sequences.form == "flat" else "sequence"
+            weights = check_sample_weight(sample_weight, sequences.n_samples, unit)
             if sequences.form == "flat":
                 scores, counts = self._step_scores(sequences), np.ones(sequences.n_steps)
             else:

@@ -480,8 +480,13 @@ def group_offsets(groups, n_steps: int) -> np.ndarray:
             f"groups must have one label for each row of X: expected shape ({n_steps},), "
             f"got {groups.shape}."
         )
-    if groups.dtype.kind == "f" and np.isnan(groups).any():
-        raise ValueError(f"groups has NaN at row {np.flatnonzero(np.isnan(groups))[0]}.")
+    missing = _missing(groups)
+    if missing.any():
+        row = int(np.argmax(missing))
+        raise ValueError(
+            f"groups must have a label for each row of X, got {groups[row]} at row {row}: a "
+            "missing label does not say to which sequence the row belongs."
+        )
     starts = np.flatnonzero(groups[1:] != groups[:-1]) + 1
     seen = set()
     for row in [0, *starts.tolist()]:
@@ -493,6 +498,20 @@ def group_offsets(groups, n_steps: int) -> np.ndarray:
             )
         seen.add(label)
     return np.concatenate([[0], starts, [n_steps]]).astype(np.intp)
+
+
+def _missing(labels: np.ndarray) -> np.ndarray:
+    """Where labels are NaN, NaT, None or pandas' NA."""
+    if labels.dtype.kind != "O":
+        return labels != labels
+    return np.fromiter((_is_missing(label) for label in labels), bool, len(labels))
+
+
+def _is_missing(label) -> bool:
+    try:
+        return label is None or bool(label != label)
+    except TypeError:  # pandas' NA compares to NA, which is neither true nor false
+        return True
 
 
 def _check_y(y, sequences: Sequences) -> None:

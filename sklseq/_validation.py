@@ -119,6 +119,35 @@ def check_concentration(value, name: str, shape: tuple) -> np.ndarray:
     return array
 
 
+def check_sample_weight(value, n_samples: int, unit: str = "sample") -> np.ndarray:
+    """One weight for each `unit`: finite, non-negative, not all zero; None is 1, a number is all.
+
+    Weights so large or small that sums of them were not exact are multiplied by a power of two:
+    only their ratios matter.
+    """
+    try:
+        weights = np.asarray(1.0 if value is None else value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"sample_weight must be numbers, got {value!r}.") from None
+    if weights.ndim == 0:
+        weights = np.full(n_samples, float(weights))
+    if weights.shape != (n_samples,):
+        raise ValueError(
+            f"sample_weight must be {n_samples} numbers, one for each {unit} of X, got shape "
+            f"{weights.shape}."
+        )
+    wrong = ~((weights >= 0) & np.isfinite(weights))
+    if wrong.any():
+        first = np.argmax(wrong)
+        raise ValueError(
+            f"sample_weight must be finite and not negative, got {weights[first]} at {first}."
+        )
+    if not weights.any():
+        raise ValueError("sample_weight must not be zero everywhere.")
+    exponent = np.frexp(weights.max())[1]
+    return np.ldexp(weights, -exponent) if abs(exponent) > 500 else weights
+
+
 def check_quantiles(value) -> np.ndarray:
     """Probabilities of quantiles, each inside (0, 1)."""
     array = check_parameter_array(np.atleast_1d(value), "quantiles", (None,))

@@ -230,7 +230,7 @@ def test_weights_that_are_no_repetitions():
     np.testing.assert_allclose(weighted.predict_proba(X), classes.predict_proba(X), atol=1e-6)
     with pytest.raises(ValueError, match="sample_weight must be finite and not negative"):
         small().fit(X, y, sample_weight=-np.ones(200))
-    with pytest.raises(ValueError, match="one entry per sample"):
+    with pytest.raises(ValueError, match="one for each sample of X"):
         small().fit(X, y, sample_weight=[1, 2])
 
 

@@ -16,7 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from sklseq._base import BaseSequenceModel, unchanged_on_error
+from sklseq._base import BaseSequenceModel, UndefinedError, unchanged_on_error
 from sklseq._em import EMResult, expect, run_em
 from sklseq._online import Stream, record_chunk
 from sklseq._sequences import (
@@ -914,10 +914,13 @@ class BaseHMM(BaseSequenceModel):
     def stationary_distribution_(self) -> np.ndarray:
         """The distribution over states that `transmat_` keeps, (n_components,).
 
-        ValueError where it is not unique.
+        UndefinedError (a ValueError and an AttributeError) where it is not unique.
         """
         check_is_fitted(self)
-        return stationary_distribution(self.transmat_)
+        try:
+            return stationary_distribution(self.transmat_)
+        except ValueError as error:
+            raise UndefinedError(f"stationary_distribution_ is not defined: {error}") from None
 
     @property
     def expected_dwell_times_(self) -> np.ndarray:

@@ -83,24 +83,6 @@ def check_number(
         raise ValueError(f"{name} must be {word}{rule}; got {value!r}.")
 
 
-def check_weights(sample_weight, n: int) -> np.ndarray:
-    """One finite weight per sample, not negative and not all zero."""
-    if sample_weight is None:
-        return np.ones(n)
-    weights = np.asarray(sample_weight, dtype=float)
-    if weights.ndim == 0:
-        weights = np.full(n, float(weights))
-    if weights.shape != (n,):
-        raise ValueError(
-            f"sample_weight must have one entry per sample, ({n},); got {weights.shape}."
-        )
-    if not np.isfinite(weights).all() or (weights < 0).any():
-        raise ValueError("sample_weight must be finite and not negative.")
-    if not (weights > 0).any():
-        raise ValueError("sample_weight must have a positive entry; all are zero.")
-    return weights
-
-
 @contextmanager
 def workers(n_jobs: int | None) -> Iterator[ThreadPoolExecutor | None]:
     """Threads for shards, or None for one."""

@@ -19,8 +19,9 @@ from sklearn.utils.validation import (
 )
 
 from sklseq._base import unchanged_on_error
+from sklseq._validation import check_sample_weight
 from sklseq.rnn import _recurrence as kernels
-from sklseq.rnn._char_rnn import BaseCharRNN, check_number, check_weights, transfer
+from sklseq.rnn._char_rnn import BaseCharRNN, check_number, transfer
 from sklseq.rnn._network import Architecture, Network
 from sklseq.rnn._vocabulary import (
     END,
@@ -436,7 +437,7 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         y = column_or_1d(y, warn=True)
         check_consistent_length(X, y)
         check_classification_targets(y)
-        return X, y, check_weights(sample_weight, len(y))
+        return X, y, check_sample_weight(sample_weight, len(y))
 
     def _refuse_unknown(self, X, reset: bool) -> None:
         """handle_unknown="error" where symbols are known before training: by the order of X."""

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
+from sklearn.base import DensityMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sklseq._base import unchanged_on_error
+from sklseq._validation import check_sample_weight
 from sklseq.rnn import _recurrence as kernels
-from sklseq.rnn._char_rnn import BaseCharRNN, check_weights
+from sklseq.rnn._char_rnn import BaseCharRNN
 from sklseq.rnn._network import Architecture, Network
 from sklseq.rnn._vocabulary import EncodedTexts, check_texts, has_lists, tokenize
 
 STREAM_WINDOWS = 4  # a stream cut from a long text is at least so many windows long
 
 
-class CharRNNLanguageModel(BaseCharRNN):
+class CharRNNLanguageModel(TransformerMixin, DensityMixin, BaseCharRNN):
     """Distribution of texts, one character after another, by a recurrent network.
 
     x_{t+1} ~ Multinomial(softmax(W_hy h_t + b)) with h_t the state of the cell; the end of a text
@@ -352,7 +354,7 @@ class CharRNNLanguageModel(BaseCharRNN):
         """The vocabulary (the fitted one when `again`), and the texts that have a weight."""
         texts = check_texts(X)
         tokens, n_tokens = tokenize(texts, self.analyzer)
-        weights = check_weights(sample_weight, len(n_tokens))
+        weights = check_sample_weight(sample_weight, len(n_tokens), "text")
         if again:
             vocabulary = self._vocabulary
         else:
@@ -473,7 +475,7 @@ class CharRNNLanguageModel(BaseCharRNN):
             In nats.
         """
         texts = self._check_input(X)
-        weights = check_weights(sample_weight, len(texts.starts))
+        weights = check_sample_weight(sample_weight, len(texts.starts), "text")
         totals = np.array([v.sum() for v in self._log_probabilities(texts)])
         used = weights > 0
         return float(

@@ -26,6 +26,7 @@ from sklseq._validation import (
     check_positive,
     check_probabilities,
     check_real,
+    check_sample_weight,
 )
 from sklseq.topics._topic_model import Documents, TopicModel
 
@@ -385,7 +386,7 @@ class TopicMixture(
         """
         documents = self._documents(X)
         n_words = documents.n_words
-        weight = _check_sample_weight(sample_weight, len(documents))
+        weight = check_sample_weight(sample_weight, len(documents), "document")
         total = weight @ n_words
         if not total > 0:
             raise ValueError(
@@ -501,15 +502,3 @@ def _check_prior(prior, n_topics: int) -> np.ndarray:
     if not np.all((values >= 1e-100) & (values <= 1e100)):
         raise ValueError(f"doc_topic_prior must lie between 1e-100 and 1e100, got {prior!r}.")
     return np.array(np.broadcast_to(values, (n_topics,)))
-
-
-def _check_sample_weight(sample_weight, n_documents: int) -> np.ndarray:
-    if sample_weight is None:
-        return np.ones(n_documents)
-    weight = np.asarray(sample_weight, dtype=np.float64)
-    if weight.shape != (n_documents,) or not np.all((weight >= 0) & np.isfinite(weight)):
-        raise ValueError(
-            f"sample_weight must be {n_documents} non-negative numbers, one for each document, "
-            f"got {sample_weight!r}."
-        )
-    return weight
