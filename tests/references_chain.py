@@ -78,6 +78,8 @@ def path_viterbi(startprob, transmat, log_obs):
 def log_space_passes(startprob, transmat, log_obs):
     """Forward-backward in log space, normalised per step, for sequences of any length.
 
+    Densities are measured from that of the state that wins the step: a sum of one of 1e18 with a
+    logarithm of a probability would forget the latter (rows of posteriors then sum to 3).
     Returns filtered (T, K), log_increments (T,), posteriors (T, K), counts (K, K).
     An impossible step gives -inf from there on, and zero posteriors and counts.
     """
@@ -85,20 +87,23 @@ def log_space_passes(startprob, transmat, log_obs):
     log_transmat = log(transmat)
     filtered = np.full((n_steps, n_states), -np.inf)
     increments = np.full(n_steps, -np.inf)
+    relative, behind = np.empty(n_steps), np.empty_like(log_obs)
     predicted = log(startprob)
     for t in range(n_steps):
-        joint = predicted + log_obs[t]
-        increments[t] = logsumexp(joint)
-        if increments[t] == -np.inf:
+        winner = np.argmax(predicted + log_obs[t])
+        if predicted[winner] + log_obs[t, winner] == -np.inf:
             zero = np.zeros((n_states, n_states))
             return np.exp(filtered), increments, np.zeros_like(filtered), zero
-        filtered[t] = joint - increments[t]
+        behind[t] = log_obs[t] - log_obs[t, winner]
+        relative[t] = logsumexp(predicted + behind[t])
+        increments[t] = log_obs[t, winner] + relative[t]
+        filtered[t] = predicted + behind[t] - relative[t]
         predicted = logsumexp(filtered[t][:, None] + log_transmat, axis=0)
     backward = np.zeros(n_states)
     posteriors = np.exp(filtered)
     counts = np.zeros((n_states, n_states))
     for t in range(n_steps - 1, 0, -1):
-        ahead = log_transmat + (log_obs[t] - increments[t] + backward)
+        ahead = log_transmat + (behind[t] - relative[t] + backward)
         counts += np.exp(filtered[t - 1][:, None] + ahead)
         backward = logsumexp(ahead, axis=1)
         with np.errstate(invalid="ignore"):

@@ -379,29 +379,34 @@ static void add_totals(batch *work, const double *totals)
 /* ---- what the groups could not do: the plain and the log-space recursions, one by one ---- */
 
 typedef struct {
-    double *log_start, *log_transmat, *log_columns, *work, *steps, *table;
+    double *log_start, *log_transmat, *log_columns, *work, *steps;
     double *log_obs, *posteriors; /* (longest, K), where the caller has none */
+    stretched *log_alpha, *log_increments, *log_work;
+    uint8_t *pointers;
 } slow_space;
 
-static int open_slow_space(const batch *work, ptrdiff_t longest, int logs, slow_space *slow)
+static int open_slow_space(const batch *work, ptrdiff_t longest, slow_space *slow)
 {
     const chain *c = &work->chain;
     const ptrdiff_t K = c->K;
-    const size_t table = work->mode == SCORE && logs        ? (size_t)(longest * K)
-                         : work->mode == VITERBI ? (size_t)(longest * K + 7) / 8
-                                                 : 0;
+    const int paths = work->mode == VITERBI;
+    const size_t logs = paths ? 0 : longest * K + longest + 3 * K; /* alpha, increments, work */
     const size_t read = c->source->kind == LOG_ROWS ? 0 : longest * K;
     const size_t posteriors = c->absorb ? longest * K : 0;
-    slow->log_start =
-        malloc((5 * K + 3 * K * K + longest + table + read + posteriors) * sizeof(double));
+    const size_t doubles = 5 * K + 3 * K * K + longest + read + posteriors;
+    const size_t pointers = paths ? longest * K : 0;
+    slow->log_start = malloc(doubles * sizeof(double) + logs * sizeof(stretched) + pointers);
     if (slow->log_start == NULL) return -1;
     slow->log_transmat = slow->log_start + K;
     slow->log_columns = slow->log_transmat + K * K;
     slow->work = slow->log_columns + K * K;     /* 4 K, then products (K, K) */
     slow->steps = slow->work + 4 * K + K * K;
-    slow->table = slow->steps + longest;
-    slow->log_obs = slow->table + table;
+    slow->log_obs = slow->steps + longest;
     slow->posteriors = slow->log_obs + read;
+    slow->log_alpha = (stretched *)(slow->log_start + doubles);
+    slow->log_increments = slow->log_alpha + (logs ? longest * K : 0);
+    slow->log_work = slow->log_increments + (logs ? longest : 0);
+    slow->pointers = (uint8_t *)(slow->log_alpha + logs);
     for (ptrdiff_t i = 0; i < K; i++) {
         const int already = work->mode == VITERBI;
         slow->log_start[i] = already ? c->startprob[i] : log(c->startprob[i]);
@@ -425,7 +430,7 @@ static int run_plain(batch *work, ptrdiff_t s, const double *log_obs, slow_space
     if (work->mode == VITERBI) {
         work->log_likelihoods[s] =
             viterbi_sequence(K, slow->log_start, slow->log_columns, log_obs, T, c->states + row,
-                             (uint8_t *)slow->table, slow->work);
+                             slow->pointers, slow->work);
         return 1;
     }
     if (work->final != NULL) final = work->final + s * K;
@@ -447,22 +452,23 @@ static void run_log(batch *work, ptrdiff_t s, const double *log_obs, slow_space 
 {
     const chain *c = &work->chain;
     const ptrdiff_t K = c->K, row = work->offsets[s], T = work->offsets[s + 1] - row;
-    double *out = work->mode == SCORE ? slow->table
-                  : c->absorb         ? slow->posteriors
-                                      : c->filtered + row * K;
-    double *increments = work->mode == FILTER ? c->log_increments + row : slow->steps;
-    compensated total = {0, 0};
-    log_forward(K, slow->log_start, slow->log_columns, log_obs, T, out, increments, slow->work);
-    for (ptrdiff_t t = 0; t < T; t++) compensated_add(&total, increments[t]);
-    const double log_likelihood = compensated_value(&total);
+    const stretched *last = slow->log_alpha + (T - 1) * K;
+    double *out = c->absorb ? slow->posteriors : c->filtered + row * K;
+    const double log_likelihood =
+        log_forward(K, slow->log_start, slow->log_columns, log_obs, T, slow->log_alpha,
+                    slow->log_increments, slow->log_work);
     if (work->log_likelihoods != NULL) work->log_likelihoods[s] = log_likelihood;
     if (work->final != NULL)
-        for (ptrdiff_t k = 0; k < K; k++) work->final[s * K + k] = exp(out[(T - 1) * K + k]);
-    if (work->mode == FILTER || (work->mode == SMOOTH && log_likelihood == -INFINITY)) {
-        for (ptrdiff_t k = 0; k < T * K; k++) out[k] = work->mode == FILTER ? exp(out[k]) : 0.0;
+        for (ptrdiff_t k = 0; k < K; k++) work->final[s * K + k] = exp(value_of(last[k]));
+    if (work->mode == FILTER) {
+        for (ptrdiff_t k = 0; k < T * K; k++) out[k] = exp(value_of(slow->log_alpha[k]));
+        for (ptrdiff_t t = 0; t < T; t++)
+            c->log_increments[row + t] = value_of(slow->log_increments[t]);
+    } else if (work->mode == SMOOTH && log_likelihood == -INFINITY) {
+        memset(out, 0, T * K * sizeof(double));
     } else if (work->mode == SMOOTH) {
-        log_backward_posteriors(K, slow->log_transmat, log_obs, increments, T, out, work->counts,
-                                slow->work);
+        log_backward_posteriors(K, slow->log_transmat, log_obs, slow->log_alpha,
+                                slow->log_increments, T, out, work->counts, slow->log_work);
     }
 }
 
@@ -496,15 +502,13 @@ static int absorb_rest(batch *work, lane_group *g, ptrdiff_t s, const double *po
 static int run_rest(batch *work, lane_group *g)
 {
     ptrdiff_t longest = 0;
-    int logs = 0;
     slow_space slow;
     for (ptrdiff_t s = 0; s < work->n_sequences; s++) {
         if (work->status[s] == DONE) continue;
         longest = larger(longest, work->offsets[s + 1] - work->offsets[s]);
-        logs = 1; /* the plain recursion may still find that it needs them */
     }
     if (longest == 0) return 0;
-    if (open_slow_space(work, longest, logs, &slow)) return -1;
+    if (open_slow_space(work, longest, &slow)) return -1;
     int failed = 0;
     for (ptrdiff_t s = 0; s < work->n_sequences && !failed; s++) {
         if (work->status[s] == DONE) continue;

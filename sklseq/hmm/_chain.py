@@ -422,10 +422,8 @@ class HMM:
         """(most probable path (n,), log p(path, x) of each sequence (S,))."""
         states = np.empty(X.shape[0], dtype=np.intp)
         totals = np.empty(len(offsets) - 1)
-        with np.errstate(divide="ignore"):
-            log_start, log_trans = np.log(self.startprob), np.log(self.transmat)
         with self._evidence(X) as evidence:
-            kernels.viterbi(log_start, log_trans, evidence, offsets, states, totals)
+            kernels.viterbi(*self._log_chain(), evidence, offsets, states, totals)
         return states, totals
 
     def best_paths(self, X, offsets, n_paths: int) -> tuple[np.ndarray, np.ndarray]:
@@ -435,10 +433,8 @@ class HMM:
         """
         states = np.empty((X.shape[0], n_paths), dtype=np.intp)
         totals = np.empty((len(offsets) - 1, n_paths))
-        with np.errstate(divide="ignore"):
-            log_start, log_trans = np.log(self.startprob), np.log(self.transmat)
         with self._log_obs(X) as log_obs:
-            list_viterbi(log_start, log_trans, log_obs, offsets, states, totals)
+            list_viterbi(*self._log_chain(), log_obs, offsets, states, totals)
         return states, totals
 
     def path_log_probability(self, X, offsets, states) -> float:
@@ -455,8 +451,21 @@ class HMM:
         """Paths drawn from P(s | x), one for each row of `uniforms` (n_draws, n)."""
         states = np.empty(uniforms.shape, dtype=np.intp)
         filtered, _ = self.filter(X, offsets)
-        kernels.sample_backward(self.transmat, filtered, offsets, uniforms, states)
+        hard = kernels.sample_backward(self.transmat, filtered, offsets, uniforms, states)
+        for s in hard:
+            rows = slice(offsets[s], offsets[s + 1])
+            drawn = np.empty_like(states[:, rows], order="C")
+            with self._log_obs(X[rows]) as log_obs:
+                kernels.sample_backward_in_logs(
+                    *self._log_chain(), log_obs, uniforms[:, rows].copy(), drawn
+                )
+            states[:, rows] = drawn
         return states
+
+    def _log_chain(self) -> tuple[np.ndarray, np.ndarray]:
+        """Logarithms of `startprob` and `transmat`."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.startprob), np.log(self.transmat)
 
     def sample(self, n_steps: int, random_state) -> tuple[np.ndarray, np.ndarray]:
         """One sequence drawn from the model: (X, states)."""

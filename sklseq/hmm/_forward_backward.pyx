@@ -26,6 +26,8 @@ cdef extern from "_batch.h" nogil:
     int SCORE, FILTER, SMOOTH, VITERBI
     int LOG_ROWS, GAUSSIAN, CODES
     int LANE_STATES
+    ctypedef struct stretched:
+        double far
     ctypedef struct gaussian:
         double *constants
     ctypedef struct source:
@@ -64,10 +66,17 @@ cdef extern from "_batch.h" nogil:
     int run_batch(batch *work)
     void log_backward_messages(
         Py_ssize_t K, const double *log_transmat, const double *log_obs, Py_ssize_t T,
-        double *log_backward, double *work)
-    void sample_sequence(
+        double *log_backward, stretched *work)
+    double log_forward(
+        Py_ssize_t K, const double *log_startprob, const double *log_columns,
+        const double *log_obs, Py_ssize_t T, stretched *log_alpha, stretched *log_increments,
+        stretched *work)
+    int sample_sequence(
         Py_ssize_t K, const double *columns, const double *filtered, Py_ssize_t T,
         const double *uniforms, Py_ssize_t *states, double *work)
+    void log_sample_sequence(
+        Py_ssize_t K, const double *log_columns, const stretched *log_alpha, Py_ssize_t T,
+        const double *uniforms, Py_ssize_t *states, stretched *work, double *weights)
 
 
 # Up to here a source may be read block by block; above, log-densities come as an array.
@@ -304,9 +313,11 @@ def backward(
     OUT log_backward (N, K): log p(x_{t+1}..x_T | s_t = k) in nats, 0 at each last step.
     """
     cdef Py_ssize_t K = transmat.shape[0], s, i, j, first
-    cdef double *work = <double *> malloc((K + K * K) * sizeof(double))
-    cdef double *log_transmat = work + K
-    if work == NULL:
+    cdef double *log_transmat = <double *> malloc(K * K * sizeof(double))
+    cdef stretched *work = <stretched *> malloc(3 * K * sizeof(stretched))
+    if work == NULL or log_transmat == NULL:
+        free(work)
+        free(log_transmat)
         raise MemoryError
     with nogil:
         for i in range(K):
@@ -319,6 +330,7 @@ def backward(
                 &log_backward[first, 0], work,
             )
     free(work)
+    free(log_transmat)
 
 
 def viterbi(
@@ -357,21 +369,64 @@ def sample_backward(
 
     filtered (N, K): from `forward`. uniforms (n_draws, N): in [0, 1).
     OUT states (n_draws, N).
+    Returns the sequences that filtered probabilities do not do for: draw them by
+    `sample_backward_in_logs`.
     """
     cdef Py_ssize_t K = transmat.shape[0], s, i, j, draw, first
     cdef double *work = <double *> malloc((K + K * K) * sizeof(double))
     cdef double *columns = work + K
+    cdef int good
+    failed = []
     if work == NULL:
+        raise MemoryError
+    for i in range(K):
+        for j in range(K):
+            columns[j * K + i] = transmat[i, j]
+    for s in range(offsets.shape[0] - 1):
+        first = offsets[s]
+        with nogil:
+            good = 1
+            for draw in range(uniforms.shape[0]):
+                good &= sample_sequence(
+                    K, columns, &filtered[first, 0], offsets[s + 1] - first,
+                    &uniforms[draw, first], &states[draw, first], work,
+                )
+        if not good:
+            failed.append(s)
+    free(work)
+    return failed
+
+
+def sample_backward_in_logs(
+    const double[::1] log_startprob,
+    const double[:, ::1] log_transmat,
+    const double[:, ::1] log_obs,
+    const double[:, ::1] uniforms,
+    Py_ssize_t[:, ::1] states,       # OUT
+):
+    """Draws of the hidden path of one sequence, in log space throughout.
+
+    log_obs (T, K), uniforms (n_draws, T). OUT states (n_draws, T).
+    """
+    cdef Py_ssize_t K = log_transmat.shape[0], T = log_obs.shape[0], i, j, draw
+    cdef double *columns = <double *> malloc((K + K * K) * sizeof(double))
+    cdef stretched *alpha = <stretched *> malloc((T * K + T + K) * sizeof(stretched))
+    if columns == NULL or alpha == NULL:
+        free(columns)
+        free(alpha)
         raise MemoryError
     with nogil:
         for i in range(K):
             for j in range(K):
-                columns[j * K + i] = transmat[i, j]
+                columns[j * K + i] = log_transmat[i, j]
+        log_forward(
+            K, &log_startprob[0], columns, &log_obs[0, 0], T, alpha, alpha + T * K,
+            alpha + T * K + T,
+        )
         for draw in range(uniforms.shape[0]):
-            for s in range(offsets.shape[0] - 1):
-                first = offsets[s]
-                sample_sequence(
-                    K, columns, &filtered[first, 0], offsets[s + 1] - first,
-                    &uniforms[draw, first], &states[draw, first], work,
-                )
-    free(work)
+            log_sample_sequence(
+                K, columns, alpha, T, &uniforms[draw, 0], &states[draw, 0], alpha + T * K + T,
+                columns + K * K,
+            )
+    free(columns)
+    free(alpha)

@@ -378,6 +378,32 @@ APART void FN(harvest_viterbi)(ptrdiff_t K, lane_group *g, ptrdiff_t t0, ptrdiff
     }
 }
 
+/* Where a log-density is FAR from 0, a step once more as in far_shift: the sum of the path so far (of
+ * which `delta` holds what the step came from) with each density measured from the winner's.
+ * INOUT row (K,): densities, out the delta of the step; shift: what is taken out of it. */
+APART void FN(viterbi_far)(int K, const double *log_transmat, const vec *delta, const vec *start,
+                           mask far, vec one, vec *row, vec *shift, vec *result)
+{
+    const vec zero = FN(splat)(0.0), lowest = FN(splat)(-DBL_MAX);
+    vec value[LANE_STATES], winner = FN(splat)(-INFINITY), top = zero, largest;
+    for (int j = 0; j < K; j++) {
+        value[j] = start != NULL ? start[j] : FN(add_beside)(delta[0], log_transmat[j], one);
+        for (int i = 1; i < K && start == NULL; i++)
+            value[j] = FN(max)(value[j], FN(add_beside)(delta[i], log_transmat[i * K + j], one));
+        const vec joint = value[j] + row[j];
+        const mask better = FN(less)(winner, joint) & far;
+        winner = FN(select)(better, joint, winner);
+        top = FN(select)(better, row[j], top);
+    }
+    for (int j = 0; j < K; j++) {
+        value[j] += row[j] - top;
+        largest = j == 0 ? value[j] : FN(max)(largest, value[j]);
+    }
+    *shift = largest + top;
+    largest = FN(max)(largest, lowest);
+    for (int j = 0; j < K; j++) row[j] = result[j] = value[j] - largest;
+}
+
 /* delta_t[j] = max_i (delta_{t-1}[i] + log A[i][j]) + x_t[j], less its largest at every step: so
  * the bits at step t are a function of delta_{t-1} and the data alone, and a chunk whose warm-up
  * ends on the very bits of its neighbour has found the exact path. */
@@ -422,6 +448,15 @@ INLINE void FN(viterbi_lanes)(const int K, const chain *c, lane_group *g)
                 largest = j == 0 ? value[j] : FN(max)(largest, value[j]);
             }
             shift[t] = largest;
+            const mask far = FN(less)(FN(splat)(FAR), FN(max)(largest, -largest))
+                             & FN(less)(lowest, largest);
+            if (FN(any)(far)) {
+                vec result[LANE_STATES];
+                FN(viterbi_far)(K, log_transmat, delta, t0 + t == 0 ? start : NULL, far, one, row,
+                                shift + t, result);
+                UNROLL for (int j = 0; j < K; j++) delta[j] = result[j];
+                continue;
+            }
             largest = FN(max)(largest, lowest);
             UNROLL for (int j = 0; j < K; j++) row[j] = delta[j] = value[j] - largest;
         }

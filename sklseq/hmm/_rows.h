@@ -320,16 +320,24 @@ static void FN(viterbi_rows)(const chain *c, lane_group *g)
             vec largest = FN(splat)(-INFINITY);
             if (t == 0)
                 for (ptrdiff_t k = 0; k < pitch; k++) p[k] = k < K ? c->startprob[k] : -INFINITY;
-            for (ptrdiff_t k = 0; k < pitch; k += W) {
-                const vec value = FN(load)(p + k) + FN(load_part)(row + k, K - k, -INFINITY);
-                FN(store)(p + k, value);
-                largest = FN(max)(value, largest);
+            for (ptrdiff_t k = 0; k < pitch; k += W)
+                largest = FN(max)(FN(load)(p + k) + FN(load_part)(row + k, K - k, -INFINITY),
+                                  largest);
+            double best = FN(largest)(largest), top = 0;
+            if (fabs(best) > FAR && best > -INFINITY) { /* see far_shift */
+                top = far_shift(K, p, row);
+                largest = FN(splat)(-INFINITY);
+                for (ptrdiff_t k = 0; k < pitch; k += W)
+                    largest = FN(max)(
+                        FN(load)(p + k) + (FN(load_part)(row + k, K - k, -INFINITY) - top), largest);
+                best = FN(largest)(largest);
+                compensated_add(&totals[r], top);
             }
-            const double best = FN(largest)(largest);
             const vec shift = FN(splat)(best > -DBL_MAX ? best : -DBL_MAX);
             compensated_add(&totals[r], best);
             for (ptrdiff_t k = 0; k < pitch; k += W) {
-                const vec value = FN(load)(p + k) - shift;
+                const vec density = FN(load_part)(row + k, K - k, -INFINITY) - top;
+                const vec value = (FN(load)(p + k) + density) - shift;
                 FN(store)(delta + k, value);
                 FN(store)(current + r * pitch + k, value);
             }

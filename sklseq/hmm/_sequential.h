@@ -29,6 +29,7 @@
 #define MIXING_ARC 1e-30
 #define BACKWARD_CAP 1e300
 #define NEGLIGIBLE (-60.0) /* a logarithm below changes no bit of a sum of 1 and a million such */
+#define LEAST_WEIGHT 1e-150 /* below a sum of filtered probabilities says nothing of its parts */
 #define LOG_TINY (-745.0)  /* exp of less is 0 */
 #define LN2 0.693147180559945309417232121458
 
@@ -176,84 +177,106 @@ static void scaled_backward(ptrdiff_t K, const double *transmat, const double *l
 
 /* ---- log-space passes ----------------------------------------------------------------- */
 
-static double log_sum_exp(ptrdiff_t n, const double *x)
+static stretched log_sum_exp(ptrdiff_t n, const stretched *x)
 {
-    double largest = -INFINITY, sum = 0;
+    stretched largest = {-INFINITY, 0};
+    double sum = 0;
     for (ptrdiff_t i = 0; i < n; i++)
-        if (x[i] > largest) largest = x[i];
-    if (largest == -INFINITY) return largest;
-    for (ptrdiff_t i = 0; i < n; i++)
-        if (x[i] - largest > NEGLIGIBLE) sum += exp(x[i] - largest);
-    return largest + log(sum);
+        if (exceeds(x[i], largest)) largest = x[i];
+    if (largest.far == -INFINITY) return largest;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const double below = x[i].far == -INFINITY ? -INFINITY : distance(x[i], largest);
+        if (below > NEGLIGIBLE) sum += exp(below);
+    }
+    largest.near += log(sum);
+    return largest;
 }
 
 /* OUT log_alpha (T, K) normalised log filtered probabilities, log_increments (T,).
  * log_startprob (K,), log_columns (K, K): logarithm of the transposed transition matrix.
- * Steps from the first impossible one on hold -inf.  work: K doubles. */
-static void log_forward(ptrdiff_t K, const double *log_startprob, const double *log_columns,
-                        const double *log_obs, ptrdiff_t T, double *log_alpha,
-                        double *log_increments, double *work)
+ * Steps from the first impossible one on hold -inf.  work: K.  Returns the log-likelihood. */
+static double log_forward(ptrdiff_t K, const double *log_startprob, const double *log_columns,
+                          const double *log_obs, ptrdiff_t T, stretched *log_alpha,
+                          stretched *log_increments, stretched *work)
 {
+    const stretched zero = {0, 0}, nothing = {-INFINITY, 0};
+    compensated total = {0, 0};
     for (ptrdiff_t t = 0; t < T; t++) {
-        double *current = log_alpha + t * K;
+        stretched *current = log_alpha + t * K;
         for (ptrdiff_t j = 0; j < K; j++) {
-            double predicted = log_startprob[j];
+            current[j] = plus_near(zero, log_startprob[j]);
             if (t > 0) {
-                for (ptrdiff_t i = 0; i < K; i++) work[i] = (current - K)[i] + log_columns[j * K + i];
-                predicted = log_sum_exp(K, work);
+                for (ptrdiff_t i = 0; i < K; i++)
+                    work[i] = plus_near((current - K)[i], log_columns[j * K + i]);
+                current[j] = log_sum_exp(K, work);
             }
-            current[j] = predicted + capped(log_obs[t * K + j]);
+            current[j] = plus_far(current[j], capped(log_obs[t * K + j]));
         }
-        log_increments[t] = log_sum_exp(K, current);
-        if (log_increments[t] == -INFINITY) {
-            for (ptrdiff_t s = t; s < T; s++) log_increments[s] = -INFINITY;
-            for (ptrdiff_t s = t * K; s < T * K; s++) log_alpha[s] = -INFINITY;
-            return;
+        const stretched increment = log_sum_exp(K, current);
+        if (increment.far == -INFINITY) {
+            for (ptrdiff_t s = t; s < T; s++) log_increments[s] = nothing;
+            for (ptrdiff_t s = t * K; s < T * K; s++) log_alpha[s] = nothing;
+            return -INFINITY;
         }
-        for (ptrdiff_t j = 0; j < K; j++) current[j] -= log_increments[t];
+        for (ptrdiff_t j = 0; j < K; j++) current[j] = plus(current[j], negative(increment));
+        log_increments[t] = increment;
+        compensated_add(&total, increment.far);
+        compensated_add(&total, increment.near);
     }
+    return compensated_value(&total);
 }
 
-/* INOUT posteriors (T, K): in log_alpha of a possible sequence, out the posteriors.
- * INOUT transition_counts (K, K) +=.  log_transmat (K, K).  work: 3 K doubles. */
+/* OUT posteriors (T, K) of a possible sequence.  log_alpha, log_increments: of log_forward.
+ * INOUT transition_counts (K, K) +=.  log_transmat (K, K).  work: 3 K. */
 static void log_backward_posteriors(ptrdiff_t K, const double *log_transmat, const double *log_obs,
-                                    const double *log_increments, ptrdiff_t T, double *posteriors,
-                                    double *transition_counts, double *work)
+                                    const stretched *log_alpha, const stretched *log_increments,
+                                    ptrdiff_t T, double *posteriors, double *transition_counts,
+                                    stretched *work)
 {
-    double *ahead = work, *beta = work + K, *terms = work + 2 * K;
-    for (ptrdiff_t k = 0; k < K; k++) beta[k] = 0;
-    for (ptrdiff_t t = T - 1; t > 0; t--) {
-        double *current = posteriors + t * K;
-        const double *previous = current - K;
+    stretched *ahead = work, *beta = work + K, *terms = work + 2 * K;
+    for (ptrdiff_t k = 0; k < K; k++) beta[k] = (stretched){0, 0};
+    for (ptrdiff_t t = T - 1; t >= 0; t--) {
         for (ptrdiff_t j = 0; j < K; j++) {
-            ahead[j] = (capped(log_obs[t * K + j]) - log_increments[t]) + beta[j];
-            current[j] = current[j] == -INFINITY ? 0.0 : exp(current[j] + beta[j]);
+            posteriors[t * K + j] = exp(value_of(plus(log_alpha[t * K + j], beta[j])));
+            ahead[j] = plus(plus_far(beta[j], capped(log_obs[t * K + j])),
+                            negative(log_increments[t]));
         }
-        for (ptrdiff_t i = 0; i < K; i++) {
-            for (ptrdiff_t j = 0; j < K; j++) terms[j] = log_transmat[i * K + j] + ahead[j];
-            beta[i] = log_sum_exp(K, terms);
-            if (previous[i] == -INFINITY) continue;
+        for (ptrdiff_t i = 0; t > 0 && i < K; i++) {
+            const stretched before = log_alpha[(t - 1) * K + i];
             for (ptrdiff_t j = 0; j < K; j++)
-                if (previous[i] + terms[j] > LOG_TINY)
-                    transition_counts[i * K + j] += exp(previous[i] + terms[j]);
+                terms[j] = plus_near(ahead[j], log_transmat[i * K + j]);
+            beta[i] = log_sum_exp(K, terms);
+            if (before.far == -INFINITY) continue;
+            for (ptrdiff_t j = 0; j < K; j++) {
+                const double joint = value_of(plus(terms[j], before));
+                if (joint > LOG_TINY) transition_counts[i * K + j] += exp(joint);
+            }
         }
     }
-    for (ptrdiff_t k = 0; k < K; k++)
-        posteriors[k] = posteriors[k] == -INFINITY ? 0.0 : exp(posteriors[k] + beta[k]);
 }
 
-/* OUT log_backward (T, K): log p(x_{t+1}..x_T | s_t = k), unnormalised.  work: K doubles. */
+/* OUT log_backward (T, K): log p(x_{t+1}..x_T | s_t = k), unnormalised.  work: 3 K. */
 static void log_backward_messages(ptrdiff_t K, const double *log_transmat, const double *log_obs,
-                                  ptrdiff_t T, double *log_backward, double *work)
+                                  ptrdiff_t T, double *log_backward, stretched *work)
 {
-    for (ptrdiff_t k = 0; k < K; k++) log_backward[(T - 1) * K + k] = 0;
-    for (ptrdiff_t t = T - 1; t > 0; t--)
+    stretched *ahead = work, *terms = work + K;
+    for (ptrdiff_t k = 0; k < K; k++) {
+        ahead[k] = (stretched){0, 0};
+        log_backward[(T - 1) * K + k] = 0;
+    }
+    for (ptrdiff_t t = T - 1; t > 0; t--) {
+        for (ptrdiff_t j = 0; j < K; j++)
+            ahead[j] = plus_far(ahead[j], capped(log_obs[t * K + j]));
         for (ptrdiff_t i = 0; i < K; i++) {
             for (ptrdiff_t j = 0; j < K; j++)
-                work[j] = log_transmat[i * K + j]
-                          + (capped(log_obs[t * K + j]) + log_backward[t * K + j]);
-            log_backward[(t - 1) * K + i] = log_sum_exp(K, work);
+                terms[j] = plus_near(ahead[j], log_transmat[i * K + j]);
+            work[2 * K + i] = log_sum_exp(K, terms);
         }
+        for (ptrdiff_t i = 0; i < K; i++) {
+            ahead[i] = work[2 * K + i];
+            log_backward[(t - 1) * K + i] = value_of(ahead[i]);
+        }
+    }
 }
 
 /* ---- most probable path --------------------------------------------------------------- */
@@ -268,6 +291,7 @@ static double viterbi_sequence(ptrdiff_t K, const double *log_startprob, const d
     compensated total = {0, 0};
     ptrdiff_t best = 0;
     for (ptrdiff_t t = 0; t < T; t++) {
+        const double *row = log_obs + t * K;
         for (ptrdiff_t j = 0; j < K; j++) {
             double value = log_startprob[j];
             ptrdiff_t from = 0;
@@ -280,13 +304,17 @@ static double viterbi_sequence(ptrdiff_t K, const double *log_startprob, const d
                         from = i;
                     }
             }
-            current[j] = value + capped(log_obs[t * K + j]);
+            current[j] = value;
             pointers[t * K + j] = (uint8_t)from;
         }
+        const double shift = far_shift(K, current, row);
         best = 0;
-        for (ptrdiff_t j = 1; j < K; j++)
+        for (ptrdiff_t j = 0; j < K; j++) {
+            current[j] += capped(row[j]) - shift;
             if (current[j] > current[best]) best = j;
+        }
         const double largest = current[best];
+        compensated_add(&total, shift);
         compensated_add(&total, largest);
         if (largest > -INFINITY)
             for (ptrdiff_t j = 0; j < K; j++) current[j] -= largest;
@@ -318,20 +346,38 @@ static ptrdiff_t draw_state(ptrdiff_t K, const double *weights, double uniform)
 }
 
 /* One draw of s_1..s_T given X, backwards from the filtered probabilities (Chib 1996).
- * columns (K, K): the transposed transition matrix.  work: K doubles. */
-static void sample_sequence(ptrdiff_t K, const double *columns, const double *filtered, ptrdiff_t T,
-                            const double *uniforms, ptrdiff_t *states, double *work)
+ * columns (K, K): the transposed transition matrix.  work: K doubles.
+ * 0 if it passes where filtered probabilities are too small to tell states apart. */
+static int sample_sequence(ptrdiff_t K, const double *columns, const double *filtered, ptrdiff_t T,
+                           const double *uniforms, ptrdiff_t *states, double *work)
 {
     for (ptrdiff_t t = T - 1; t >= 0; t--) {
-        const double *row = filtered + t * K, *weights = row, *column = NULL;
-        if (t < T - 1) {
-            column = columns + states[t + 1] * K;
-            for (ptrdiff_t k = 0; k < K; k++) work[k] = row[k] * column[k];
-            weights = work;
+        const double *row = filtered + t * K, *column = columns + (t < T - 1 ? states[t + 1] * K : 0);
+        double total = 0;
+        for (ptrdiff_t k = 0; k < K; k++) {
+            work[k] = t < T - 1 ? row[k] * column[k] : row[k];
+            total += work[k];
         }
-        ptrdiff_t drawn = draw_state(K, weights, uniforms[t]);
-        /* Filtered mass below the smallest double: what the arc alone says. */
-        if (drawn < 0 && column != NULL) drawn = draw_state(K, column, uniforms[t]);
+        const ptrdiff_t drawn = draw_state(K, work, uniforms[t]);
+        states[t] = drawn < 0 ? 0 : drawn;
+        if (total < LEAST_WEIGHT) return 0;
+    }
+    return 1;
+}
+
+/* The same in log space.  log_columns as in log_forward.  work: K, weights: K doubles. */
+static void log_sample_sequence(ptrdiff_t K, const double *log_columns, const stretched *log_alpha,
+                                ptrdiff_t T, const double *uniforms, ptrdiff_t *states,
+                                stretched *work, double *weights)
+{
+    for (ptrdiff_t t = T - 1; t >= 0; t--) {
+        for (ptrdiff_t k = 0; k < K; k++)
+            work[k] = t == T - 1 ? log_alpha[t * K + k]
+                                 : plus_near(log_alpha[t * K + k], log_columns[states[t + 1] * K + k]);
+        const stretched total = log_sum_exp(K, work);
+        for (ptrdiff_t k = 0; k < K; k++)
+            weights[k] = work[k].far == -INFINITY ? 0.0 : exp(distance(work[k], total));
+        const ptrdiff_t drawn = draw_state(K, weights, uniforms[t]);
         states[t] = drawn < 0 ? 0 : drawn;
     }
 }
