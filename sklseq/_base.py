@@ -101,6 +101,10 @@ class BaseSequenceModel(
         tags.input_tags.allow_nan = True
         return tags
 
+    def __sklearn_is_fitted__(self) -> bool:
+        """Parameters that were only assigned, as hmmlearn allows, have no number of columns."""
+        return hasattr(self, "n_features_in_")
+
     @property
     def _n_features_out(self) -> int:
         return self.n_components

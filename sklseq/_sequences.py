@@ -122,6 +122,7 @@ def check_sequences(
     if groups is not None and lengths is not None:
         raise ValueError("groups and lengths both say where sequences start: pass one of them.")
     X = fill_masked(X)
+    check_sparse(X)
     valid = False
     if is_collection(X):
         sequences = _from_collection(estimator, X, groups, lengths, reset)
@@ -291,6 +292,23 @@ def _warn_unobserved(X) -> None:
         )
 
 
+def check_sparse(X, what: str = "X") -> None:
+    """A sparse matrix whose indices lie inside its shape; the kernels take them as they are."""
+    if not sparse.issparse(X):
+        return
+    try:
+        if X.format in ("csr", "csc", "bsr"):
+            # another object over the same arrays: the check may trim those it is called on
+            parts = X.data, X.indices, X.indptr
+            type(X)(parts, shape=X.shape, copy=False).check_format(full_check=True)
+        elif X.format == "coo" and X.nnz:
+            for indices, size in zip((X.row, X.col), X.shape):
+                if indices.min() < 0 or indices.max() >= size:
+                    raise ValueError(f"indices must lie from 0 to {size - 1}")
+    except ValueError as error:
+        raise ValueError(f"{what} is a damaged sparse matrix: {error}.") from None
+
+
 def fill_masked(X):
     """NaN for the masked entries of a masked array, or of those in a collection.
 
@@ -431,6 +449,8 @@ def concatenate(items):
     if isinstance(items, np.ndarray) and items.ndim == 3:
         return items.reshape(-1, items.shape[2])
     if any(sparse.issparse(item) for item in items):
+        for i, item in enumerate(items):
+            check_sparse(item, f"Sequence {i} of X")
         return sparse.vstack([sparse.csr_array(item) for item in items], format="csr")
     if hasattr(items[0], "columns"):
         # check_array turns a frame's own missing values into NaN
@@ -461,11 +481,12 @@ def length_offsets(lengths, n_steps: int) -> np.ndarray:
     lengths = np.asarray(lengths)
     if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or np.any(lengths < 1):
         raise ValueError(f"lengths must be a 1-D array of positive integers, got {lengths!r}.")
-    if lengths.sum() != n_steps:
+    # each is bounded before they are added: a sum of large ones wraps around
+    if len(lengths) > n_steps or np.any(lengths > n_steps) or lengths.sum() != n_steps:
         raise ValueError(
-            f"lengths must sum to the number of rows of X: they sum to {lengths.sum()}, X has "
-            f"{n_steps} rows. (Cross-validation cannot slice lengths: give it a list of sequences, "
-            "or groups with a group-aware splitter.)"
+            "lengths must sum to the number of rows of X: they sum to "
+            f"{sum(lengths.tolist())}, X has {n_steps} rows. (Cross-validation cannot slice "
+            "lengths: give it a list of sequences, or groups with a group-aware splitter.)"
         )
     return offsets_of(lengths)
 

@@ -169,6 +169,88 @@ def check_probabilities(value, name: str, shape: tuple) -> np.ndarray:
     return array / totals[..., None]
 
 
+def as_fitted(
+    estimator, name: str, shape: tuple, rule: str = "finite", *, value=None, times: bool = False
+) -> np.ndarray:
+    """A fitted attribute as the kernels need it, looked at each time it becomes part of a model.
+
+    Somebody may have assigned it, or a pickle of another version brought it, and kernels check
+    nothing.  `rule`: "finite", "positive", "not negative", "probabilities" (rows sum to 1) or
+    "covariance" (symmetric).  `value` is a part of the attribute, where the whole is no array.
+    With `times` a leading time axis is let through.
+    """
+    value = getattr(estimator, name) if value is None else value
+    try:
+        array = np.asarray(value, dtype=np.float64, order="C")
+    except (TypeError, ValueError):
+        raise _not_fitted_so(estimator, name, f"an array of shape {shape}", value) from None
+    if array.shape != shape and not (times and array.shape[1:] == shape):
+        raise _not_fitted_so(estimator, name, f"of shape {shape}", array.shape)
+    with np.errstate(over="ignore", invalid="ignore"):
+        finite = np.isfinite(np.add.reduce(array, axis=None)) or np.isfinite(array).all()
+    if not finite:
+        raise _not_fitted_so(estimator, name, "finite", array[~np.isfinite(array)][0])
+    if rule != "finite":
+        wrong = RULES_OF_FITTED[rule](array)
+        if wrong is not None:
+            words = "rows that sum to 1, none negative" if rule == "probabilities" else rule
+            raise _not_fitted_so(estimator, name, words, wrong)
+    return array
+
+
+def check_entries(estimator, name: str, n_entries: int, value=None) -> None:
+    """A fitted attribute that has an entry for each class, or symbol, or column."""
+    value = getattr(estimator, name) if value is None else value
+    got = len(value) if hasattr(value, "__len__") and np.ndim(value) < 2 else np.shape(value)
+    if got != n_entries:
+        raise _not_fitted_so(estimator, name, f"{n_entries} entries", got)
+
+
+def _below(least: float, closed: bool):
+    def wrong(array):
+        smallest = np.minimum.reduce(array, axis=None, initial=np.inf)
+        return smallest if smallest < least or (smallest == least and not closed) else None
+
+    return wrong
+
+
+def _wrong_probability(array):
+    negative = _below(0.0, True)(array)
+    if negative is not None:
+        return negative
+    off = np.abs(np.add.reduce(array, axis=-1) - 1.0)
+    worst = off.argmax()
+    if off.reshape(-1)[worst] <= PROBABILITY_TOLERANCE:
+        return None
+    return f"the sum {np.add.reduce(array, axis=-1).reshape(-1)[worst]}"
+
+
+def _wrong_covariance(array):
+    """Whether eigenvalues are positive is found where the matrix is factored."""
+    variances = np.diagonal(array, axis1=-2, axis2=-1)
+    if variances.min() < 0:
+        return f"the variance {variances.min()}"
+    difference = np.abs(array - np.swapaxes(array, -1, -2)).max()
+    return f"a difference of {difference}" if difference > ASYMMETRY * variances.max() else None
+
+
+ASYMMETRY = 1e-6  # of the largest variance
+RULES_OF_FITTED = {
+    "positive": _below(0.0, False),
+    "not negative": _below(0.0, True),
+    "probabilities": _wrong_probability,
+    "covariance": _wrong_covariance,
+}
+
+
+def _not_fitted_so(estimator, name: str, wanted: str, got) -> ValueError:
+    return ValueError(
+        f"{name} must be {wanted}, got {got}: it does not go with the other fitted attributes and "
+        f"parameters of this {type(estimator).__name__}. If it was assigned, or parameters were "
+        "changed since the fit, or another version made it: fit again, or use from_parameters."
+    )
+
+
 def check_fixed(estimator, shapes: Mapping[str, tuple]) -> dict[str, np.ndarray]:
     """The `fixed` parameter as a mask for each name it holds; other names are left out.
 

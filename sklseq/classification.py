@@ -23,7 +23,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sklseq._base import unchanged_on_error
 from sklseq._documentation import DocumentationLink
 from sklseq._sequences import check_items, concatenate, fill_masked, is_collection
-from sklseq._validation import check_probabilities
+from sklseq._validation import as_fitted, check_entries, check_probabilities
 
 __all__ = ["SequenceClassifier"]
 
@@ -151,7 +151,7 @@ class SequenceClassifier(DocumentationLink, ClassifierMixin, MetaEstimatorMixin,
         ndarray of shape (n_sequences,)
         """
         joint = self._joint_log_likelihood(X)
-        return self.classes_[joint.argmax(axis=1)]
+        return np.asarray(self.classes_)[joint.argmax(axis=1)]
 
     def predict_proba(self, X) -> np.ndarray:
         """Posterior probabilities of the classes.
@@ -187,11 +187,14 @@ class SequenceClassifier(DocumentationLink, ClassifierMixin, MetaEstimatorMixin,
     def _joint_log_likelihood(self, X) -> np.ndarray:
         """log pi_c + log p_c(x) of each sequence and class, (n_sequences, n_classes)."""
         check_is_fitted(self)
+        n_classes = len(self.estimators_)
+        check_entries(self, "classes_", n_classes)
+        prior = as_fitted(self, "class_prior_", (n_classes,), "probabilities")
         sequences = self._check_X(X)
         for transformer in self.transformers_:
             sequences = transformer.transform(sequences)
         with np.errstate(divide="ignore"):
-            joint = np.log(self.class_prior_) + np.stack(
+            joint = np.log(prior) + np.stack(
                 [estimator.score_sequences(sequences) for estimator in self.estimators_], axis=1
             )
         impossible = np.isneginf(joint).all(axis=1)

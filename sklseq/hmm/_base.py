@@ -27,6 +27,7 @@ from sklseq._sequences import (
     refuse_frame_output,
 )
 from sklseq._validation import (
+    as_fitted,
     check_choice,
     check_concentration,
     check_em_parameters,
@@ -104,8 +105,12 @@ class BaseHMM(BaseSequenceModel):
         self._set_emission(model.emission)
 
     def _model(self) -> HMM:
+        n_states = self.n_components
         return HMM(
-            self.startprob_, self.transmat_, self._emission(), self.initial_state == "stationary"
+            as_fitted(self, "startprob_", (n_states,), "probabilities"),
+            as_fitted(self, "transmat_", (n_states, n_states), "probabilities"),
+            self._emission(),
+            self.initial_state == "stationary",
         )
 
     def _model_for(self, sequences: Sequences) -> HMM:
@@ -120,7 +125,8 @@ class BaseHMM(BaseSequenceModel):
             )
         if sequences.form != "flat" or sequences.n_sequences > 1:
             return model
-        return replace(model, startprob=self.final_stateprob_ @ self.transmat_)
+        end = as_fitted(self, "final_stateprob_", model.startprob.shape, "probabilities")
+        return replace(model, startprob=end @ model.transmat)
 
     # ---- learning
 

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from sklseq._sequences import Sequences
-from sklseq._validation import check_probabilities, check_real
+from sklseq._validation import as_fitted, check_probabilities, check_real
 from sklseq.hmm._base import BaseHMM
 from sklseq.hmm._chain import Emission, LogTails, Parameter, estimate_rows, n_free_in_rows
 from sklseq.hmm._forward_backward import code_source
@@ -400,7 +400,7 @@ class CategoricalHMM(BaseHMM):
             largest = np.nanmax(X, axis=0)
         if reset:
             self.n_categories_ = self._count_categories(largest)
-        for column, (code, n_categories) in enumerate(zip(largest, self.n_categories_)):
+        for column, (code, n_categories) in enumerate(zip(largest, self._fitted_categories())):
             if code >= n_categories:
                 rule = "the categories seen in fit"
                 if reset:
@@ -411,6 +411,10 @@ class CategoricalHMM(BaseHMM):
                     "may hold more."
                 )
         return sequences._replace(X=codes)
+
+    def _fitted_categories(self) -> list[int]:
+        counts = as_fitted(self, "n_categories_", (self.n_features_in_,), "positive")
+        return counts.astype(np.int64).tolist()
 
     def _count_categories(self, largest: np.ndarray) -> np.ndarray:
         if self.n_categories is None and self.emissionprob_init is None:
@@ -480,8 +484,19 @@ class CategoricalHMM(BaseHMM):
 
     def _emission(self):
         check_is_fitted(self)
-        single = isinstance(self.emissionprob_, np.ndarray)
-        return CategoricalEmission((self.emissionprob_,) if single else tuple(self.emissionprob_))
+        n_states, counts = self.n_components, self._fitted_categories()
+        tables = [self.emissionprob_] if len(counts) == 1 else list(self.emissionprob_)
+        if len(tables) != len(counts):
+            raise ValueError(
+                f"emissionprob_ must hold one table for each of {len(counts)} columns of X, got "
+                f"{len(tables)}."
+            )
+        return CategoricalEmission(
+            tuple(
+                as_fitted(self, "emissionprob_", (n_states, n), "probabilities", value=table)
+                for table, n in zip(tables, counts)
+            )
+        )
 
     def _set_emission(self, emission):
         tables = emission.tables

@@ -19,7 +19,7 @@ from sklseq._covariance import (
     column_scale,
 )
 from sklseq._sequences import refuse_overflow
-from sklseq._validation import check_choice, check_parameter_array
+from sklseq._validation import as_fitted, check_choice, check_parameter_array
 from sklseq.hmm._base import BaseHMM
 from sklseq.hmm._chain import Emission, LogTails, Parameter
 from sklseq.hmm._forward_backward import gaussian_source
@@ -197,6 +197,18 @@ def normal_mixture_quantiles(weights, means, deviations, probabilities) -> np.nd
         below = np.einsum("nm,nqmd->nqd", weights, ndtr(z)) < target
         low, high = np.where(below, middle, low), np.where(below, high, middle)
     return low / 2 + high / 2
+
+
+def fitted_covars(estimator, shape: tuple) -> np.ndarray:
+    """The attribute ``covars_``; what one type means by its entries another reads differently."""
+    now = estimator.covariance_type
+    before = getattr(estimator, "_covariance_type", now)
+    if now != before:
+        raise ValueError(
+            f"covariance_type={now!r}, but covars_ was fitted with {before!r}: fit again."
+        )
+    rule = "covariance" if COVARIANCES[now].is_matrix else "positive"
+    return as_fitted(estimator, "covars_", shape, rule)
 
 
 class GaussianHMM(BaseHMM):
@@ -433,10 +445,10 @@ class GaussianHMM(BaseHMM):
         params = {"covariance_type": covariance_type, **params}
         estimator = cls._from_chain(startprob, transmat, params)
         n_states = estimator.n_components
-        estimator.means_ = check_parameter_array(means, "means", (n_states, None))
-        estimator.n_features_in_ = estimator.means_.shape[1]
-        covariance = COVARIANCES[covariance_type]
-        estimator.covars_ = covariance.check(covars, "covars", n_states, estimator.n_features_in_)
+        means = check_parameter_array(means, "means", (n_states, None))
+        estimator.n_features_in_ = means.shape[1]
+        covars = COVARIANCES[covariance_type].check(covars, "covars", *means.shape)
+        estimator._set_emission(GaussianEmission(means, covars, covariance_type))
         return estimator
 
     def _check_parameters(self):
@@ -483,13 +495,12 @@ class GaussianHMM(BaseHMM):
         return means, covars
 
     def _emission(self):
-        shape = COVARIANCES[self.covariance_type].shape(*self.means_.shape)
-        if self.covars_.shape != shape:
-            raise ValueError(
-                f"covariance_type={self.covariance_type!r} asks for covars_ of shape {shape}, the "
-                f"fitted one has {self.covars_.shape}: fit again."
-            )
-        return GaussianEmission(self.means_, self.covars_, self.covariance_type)
+        shapes = self._emission_shapes()
+        covars = fitted_covars(self, shapes["covars"])
+        return GaussianEmission(
+            as_fitted(self, "means_", shapes["means"]), covars, self.covariance_type
+        )
 
     def _set_emission(self, emission):
         self.means_, self.covars_ = emission.means, emission.covars
+        self._covariance_type = emission.covariance_type

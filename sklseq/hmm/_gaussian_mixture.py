@@ -20,6 +20,7 @@ from sklseq._covariance import (
 )
 from sklseq._sequences import refuse_overflow
 from sklseq._validation import (
+    as_fitted,
     check_choice,
     check_concentration,
     check_count,
@@ -28,7 +29,12 @@ from sklseq._validation import (
 )
 from sklseq.hmm._base import BaseHMM
 from sklseq.hmm._chain import Emission, LogTails, Parameter, estimate_rows, n_free_in_rows
-from sklseq.hmm._gaussian import GaussianEmission, gaussian_parameters, pooled_start
+from sklseq.hmm._gaussian import (
+    GaussianEmission,
+    fitted_covars,
+    gaussian_parameters,
+    pooled_start,
+)
 from sklseq.hmm._start import label_rows
 
 
@@ -447,9 +453,9 @@ class GaussianMixtureHMM(BaseHMM):
         means = check_parameter_array(means, "means", (np.size(startprob), None, None))
         params = {"covariance_type": covariance_type, "n_mix": means.shape[1], **params}
         estimator = cls._from_chain(startprob, transmat, params)
-        estimator.weights_ = check_probabilities(weights, "weights", means.shape[:2])
-        estimator.means_ = means
-        estimator.covars_ = _check_covars(covars, "covars", covariance_type, means.shape)
+        weights = check_probabilities(weights, "weights", means.shape[:2])
+        covars = _check_covars(covars, "covars", covariance_type, means.shape)
+        estimator._set_emission(GaussianMixtureEmission(weights, means, covars, covariance_type))
         estimator.n_features_in_ = means.shape[2]
         return estimator
 
@@ -519,13 +525,17 @@ class GaussianMixtureHMM(BaseHMM):
         return {"weights": np.stack(weights), "means": np.stack(means), "covars": np.stack(covars)}
 
     def _emission(self):
+        shapes = self._emission_shapes()
         return GaussianMixtureEmission(
-            self.weights_, self.means_, self.covars_, self.covariance_type
+            as_fitted(self, "weights_", shapes["weights"], "probabilities"),
+            as_fitted(self, "means_", shapes["means"]),
+            fitted_covars(self, shapes["covars"]),
+            self.covariance_type,
         )
 
     def _set_emission(self, emission):
         self.weights_, self.means_ = emission.weights, emission.means
-        self.covars_ = emission.covars
+        self.covars_, self._covariance_type = emission.covars, emission.covariance_type
 
 
 def _check_covars(value, name: str, covariance_type: str, shape: tuple) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import betainc, gammaln
 
 from sklseq._sequences import Sequences
-from sklseq._validation import check_count, check_probabilities, check_real
+from sklseq._validation import as_fitted, check_count, check_probabilities, check_real
 from sklseq.hmm._base import BaseHMM
 from sklseq.hmm._categorical import (
     table_distances,
@@ -373,7 +373,9 @@ class MultinomialHMM(BaseHMM):
         return MultinomialEmission(0.95 * by_state + 0.05 * overall)
 
     def _emission(self):
-        return MultinomialEmission(self.emissionprob_, self.n_trials_)
+        shape = self._emission_shapes()["emissionprob"]
+        table = as_fitted(self, "emissionprob_", shape, "probabilities")
+        return MultinomialEmission(table, self.n_trials_)
 
     def _set_emission(self, emission):
         self.emissionprob_ = emission.table

@@ -11,7 +11,7 @@ from scipy.special import gammaln, pdtr, pdtrc, xlogy
 from scipy.stats import poisson
 
 from sklseq._covariance import STARVED, column_mean
-from sklseq._validation import check_broadcast, check_parameter_array, check_real
+from sklseq._validation import as_fitted, check_broadcast, check_parameter_array, check_real
 from sklseq.hmm._base import BaseHMM
 from sklseq.hmm._chain import Emission, LogTails, Parameter
 
@@ -355,7 +355,9 @@ class PoissonHMM(BaseHMM):
         return PoissonEmission(0.95 * emission.rates + 0.05 * centre)
 
     def _emission(self):
-        return PoissonEmission(self.rates_)
+        return PoissonEmission(
+            as_fitted(self, "rates_", self._emission_shapes()["rates"], "not negative")
+        )
 
     def _set_emission(self, emission):
         self.rates_ = emission.rates

@@ -17,6 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sklseq._documentation import DocumentationLink
+from sklseq._validation import check_entries
 from sklseq.rnn import _recurrence as kernels
 from sklseq.rnn._batches import SequenceBatch, chunks_by_length
 from sklseq.rnn._cells import POOLINGS
@@ -284,6 +285,10 @@ class BaseCharRNN(DocumentationLink, ClassNamePrefixFeaturesOutMixin, BaseEstima
 
     def _packed(self) -> PackedNetwork:
         """The network ready to run."""
+        architecture = self._network.architecture
+        check_entries(self, "vocabulary_", architecture.n_symbols, self._vocabulary or ())
+        if architecture.n_labels:
+            check_entries(self, "classes_", architecture.n_labels)
         return self._network.packed
 
     def _map_chunks(

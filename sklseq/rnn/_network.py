@@ -189,7 +189,19 @@ class Network:
     @cached_property
     def packed(self) -> PackedNetwork:
         """Ready for inference; made when first needed, never pickled."""
+        self.check()
         return self.pack()
+
+    def check(self) -> None:
+        """The parameters are those of the architecture: the kernels take the sizes on trust."""
+        wanted, parameters = self.architecture, self.parameters
+        if parameters.shape != (wanted.n_parameters,) or parameters.dtype != wanted.dtype:
+            raise ValueError(
+                f"The weights of this network, {parameters.shape} {parameters.dtype}, do not fit "
+                f"its architecture, which has {wanted.n_parameters} {wanted.dtype}: fit again."
+            )
+        if not np.isfinite(parameters).all():
+            raise ValueError("The weights of this network are not finite: fit again.")
 
     def __getstate__(self) -> dict:
         return {"architecture": self.architecture, "parameters": self.parameters}

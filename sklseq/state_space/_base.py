@@ -13,7 +13,12 @@ from sklearn.utils import check_array
 from sklseq._base import BaseSequenceModel
 from sklseq._covariance import mend_covariance
 from sklseq._sequences import Sequences, is_collection, map_rows
-from sklseq._validation import check_choice, check_em_parameters, check_parameter_array
+from sklseq._validation import (
+    as_fitted,
+    check_choice,
+    check_em_parameters,
+    check_parameter_array,
+)
 from sklseq.state_space._chain import LinearGaussianChain, Moments
 from sklseq.state_space._start import state_variances
 from sklseq.state_space._stationary import stationary_covariance
@@ -128,12 +133,13 @@ class BaseStateSpace(BaseSequenceModel):
         self.initial_state_mean_ = chain.initial_mean
         self.initial_state_covariance_ = chain.initial_covariance
 
-    def _chain(self) -> LinearGaussianChain:
+    def _chain(self, *, times: bool = False) -> LinearGaussianChain:
+        d = self.n_components
         return LinearGaussianChain(
-            self.transition_matrix_,
-            self.transition_covariance_,
-            self.initial_state_mean_,
-            self.initial_state_covariance_,
+            as_fitted(self, "transition_matrix_", (d, d), times=times),
+            as_fitted(self, "transition_covariance_", (d, d), "covariance", times=times),
+            as_fitted(self, "initial_state_mean_", (d,)),
+            as_fitted(self, "initial_state_covariance_", (d, d), "covariance"),
             covariance_type=self.transition_covariance_type,
         )
 
@@ -148,7 +154,11 @@ class BaseStateSpace(BaseSequenceModel):
             )
         if sequences.form != "flat" or sequences.n_sequences > 1:
             return chain
-        end = Moments(self.final_state_mean_[None], self.final_state_covariance_[None])
+        d = self.n_components
+        end = Moments(
+            as_fitted(self, "final_state_mean_", (d,))[None],
+            as_fitted(self, "final_state_covariance_", (d, d), "covariance")[None],
+        )
         return chain.continued(end, inputs)
 
     def _set_final(self, moments: Moments | None) -> None:

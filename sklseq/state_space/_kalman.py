@@ -25,7 +25,13 @@ from sklseq._sequences import (
     map_rows,
     refuse_frame_output,
 )
-from sklseq._validation import check_choice, check_fixed, check_parameter_array, check_positive
+from sklseq._validation import (
+    as_fitted,
+    check_choice,
+    check_fixed,
+    check_parameter_array,
+    check_positive,
+)
 from sklseq.state_space._base import (
     BaseStateSpace,
     Forecast,
@@ -370,23 +376,37 @@ class KalmanSmoother(BaseStateSpace):
         return _with_inputs(sequences, inputs, self._n_inputs())
 
     def _n_inputs(self) -> int:
-        return 0 if self.input_matrix_ is None else self.input_matrix_.shape[1]
+        return 0 if self.input_matrix_ is None else np.shape(self.input_matrix_)[-1]
 
     # ---- value <-> fitted attributes
 
     def _model(self) -> LinearGaussianModel:
-        to_state = self.inputs_to == "state"
-        chain = replace(self._chain(), input_matrix=self.input_matrix_ if to_state else None)
+        p, to_state = self.n_features_in_, self.inputs_to == "state"
+        inputs = self.input_matrix_
+        if inputs is not None:
+            inputs = as_fitted(self, "input_matrix_", (self._input_rows(), self._n_inputs()))
         return LinearGaussianModel(
-            chain,
+            replace(self._chain(times=True), input_matrix=inputs if to_state else None),
             make_observation(
-                self.observation_matrix_,
-                self.observation_covariance_,
-                self.observation_offset_,
+                as_fitted(self, "observation_matrix_", (p, self.n_components), times=True),
+                self._fitted_noise(),
+                as_fitted(self, "observation_offset_", (p,)),
                 self.observation_covariance_type,
-                None if to_state else self.input_matrix_,
+                None if to_state else inputs,
             ),
         )
+
+    def _fitted_noise(self) -> np.ndarray:
+        p = self.n_features_in_
+        Sigma = as_fitted(self, "observation_covariance_", (p, p), "covariance", times=True)
+        variances = Sigma.diagonal(axis1=-2, axis2=-1)
+        correlated = np.count_nonzero(Sigma) > np.count_nonzero(variances)
+        if correlated and self.observation_covariance_type != "full":
+            raise ValueError(
+                f"observation_covariance_type={self.observation_covariance_type!r}, but "
+                "observation_covariance_ is not diagonal: fit again."
+            )
+        return Sigma
 
     def _model_for(self, sequences: Sequences) -> LinearGaussianModel:
         model = self._model()
@@ -635,20 +655,20 @@ class KalmanSmoother(BaseStateSpace):
         return learner
 
     def _warm_model(self, n_inputs: int) -> LinearGaussianModel:
-        model = self._model()
-        if model.chain.time_varying:
-            raise ValueError("warm_start cannot go on from parameters with a time axis.")
-        if model.chain.n_components != self.n_components:
+        n_states, n_features = len(self.initial_state_mean_), len(self.observation_matrix_)
+        if n_states != self.n_components:
             raise ValueError(
-                f"warm_start and partial_fit go on from {model.chain.n_components} states, but "
-                f"n_components is {self.n_components}."
+                f"warm_start and partial_fit go on from {n_states} states, but n_components is "
+                f"{self.n_components}."
             )
-        n_features = len(model.observation.matrix)
         if n_features != self.n_features_in_:
             raise ValueError(
                 f"warm_start and partial_fit go on from {n_features} features, but X has "
                 f"{self.n_features_in_}."
             )
+        model = self._model()
+        if model.chain.time_varying:
+            raise ValueError("warm_start cannot go on from parameters with a time axis.")
         if self._n_inputs() != n_inputs:
             raise ValueError("warm_start needs the same number of inputs as the last fit.")
         if self.initial_state == "stationary":

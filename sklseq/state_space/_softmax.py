@@ -18,6 +18,7 @@ from sklseq._covariance import reshaped_covariance
 from sklseq._em import EMResult, run_em
 from sklseq._sequences import Sequences, limit_threads, refuse_frame_output
 from sklseq._validation import (
+    as_fitted,
     check_choice,
     check_count,
     check_fixed,
@@ -357,9 +358,9 @@ class SoftmaxStateSpace(BaseStateSpace):
     # ---- value <-> fitted attributes
 
     def _model(self) -> SoftmaxModel:
-        return SoftmaxModel(
-            self._chain(), Words(self.observation_matrix_, self.observation_offset_)
-        )
+        p, d = self.n_features_in_, self.n_components
+        B = as_fitted(self, "observation_matrix_", (p, d))
+        return SoftmaxModel(self._chain(), Words(B, as_fitted(self, "observation_offset_", (p,))))
 
     def _model_for(self, sequences: Sequences) -> SoftmaxModel:
         model = self._model()
@@ -516,13 +517,13 @@ class SoftmaxStateSpace(BaseStateSpace):
         return chain_held
 
     def _warm_model(self) -> SoftmaxModel:
-        model = self._model()
-        shape = (self.n_features_in_, self.n_components)
-        if model.words.matrix.shape != shape:
+        shape, before = (self.n_features_in_, self.n_components), np.shape(self.observation_matrix_)
+        if before != shape:
             raise ValueError(
-                f"warm_start goes on from an observation matrix of shape {model.words.matrix.shape}"
-                f", but n_features and n_components now make it {shape}."
+                f"warm_start goes on from an observation matrix of shape {before}, but n_features "
+                f"and n_components now make it {shape}."
             )
+        model = self._model()
         if self.initial_state == "stationary":
             chain = model.chain.at_stationary_start()
             return replace(model, chain=model.chain if chain is None else chain)

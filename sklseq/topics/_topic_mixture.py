@@ -20,7 +20,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklseq._base import unchanged_on_error
 from sklseq._documentation import DocumentationLink
+from sklseq._sequences import check_sparse
 from sklseq._validation import (
+    as_fitted,
     check_count,
     check_parameter_array,
     check_positive,
@@ -443,7 +445,11 @@ class TopicMixture(
 
     @property
     def _model(self) -> TopicModel:
-        return TopicModel(self.topic_word_, self.doc_topic_prior_)
+        n_topics = self.n_components
+        topic_word = as_fitted(
+            self, "topic_word_", (n_topics, self.n_features_in_), "probabilities"
+        )
+        return TopicModel(topic_word, as_fitted(self, "doc_topic_prior_", (n_topics,), "positive"))
 
     def _set_fitted(self, topic_word: np.ndarray, prior: np.ndarray, rng) -> None:
         self.topic_word_, self.doc_topic_prior_ = topic_word, prior
@@ -463,6 +469,7 @@ class TopicMixture(
     def _check_counts(self, X, *, reset: bool) -> csr_array:
         """Canonical CSR (sorted, no duplicates, no stored zeros), so that dense and sparse input
         give the same bits; the caller's matrix is left alone."""
+        check_sparse(X)
         X = validate_data(
             self, X, accept_sparse="csr", dtype=np.float64, ensure_non_negative=True, reset=reset
         )
