@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklseq._base import unchanged_on_error
 from sklseq._documentation import DocumentationLink
+from sklseq._online import Stream
 from sklseq._sequences import check_sparse
 from sklseq._validation import (
     as_fitted,
@@ -31,6 +32,13 @@ from sklseq._validation import (
     check_sample_weight,
 )
 from sklseq.topics._topic_model import Documents, TopicModel
+from sklseq.topics._variational import (
+    FIRST_PASSES,
+    TopicStatistics,
+    VariationalPasses,
+    VariationalTopics,
+    random_components,
+)
 
 # The lower bound costs about as much as an iteration, so it is computed every few.
 EVALUATE_EVERY = 5
@@ -55,7 +63,8 @@ class TopicMixture(
 
     The order of the words does not matter, which makes the model the natural contrast to a hidden
     Markov model.  It is fitted by scikit-learn's
-    :class:`~sklearn.decomposition.LatentDirichletAllocation`; what is added is the integral
+    :class:`~sklearn.decomposition.LatentDirichletAllocation` (or, where the prior differs by topic,
+    by the same variational passes for such a prior); what is added is the integral
     itself: ``score`` is the mean log-likelihood per word, in nats, of the words in the order they
     stand (no multinomial coefficient), the unit of ``CategoricalHMM.score``.
 
@@ -63,8 +72,11 @@ class TopicMixture(
     ----------
     n_components : int, default=10
         Number of topics K.
-    doc_topic_prior : float in (0, 1], default=None
-        Concentration :math:`\alpha_k` of each document's topic proportions; None means 1 / K.
+    doc_topic_prior : float in (0, 1], array-like of shape (n_components,), "learned" or None
+        Concentration :math:`\alpha_k` of each document's topic proportions; None, the default,
+        means 1 / K.  One number for each topic lets some be common and others rare [4]_;
+        "learned" starts from 1 / K and, after ten passes (or chunks), takes what makes the lower
+        bound largest after each.
     topic_word_prior : float in (0, 1], default=None
         Concentration of each topic's word probabilities; None means 1 / K.  Words never seen in
         training keep a probability because of it.
@@ -83,19 +95,23 @@ class TopicMixture(
         a fitted model gives the same document the same value every time.
     verbose : int, default=0
         1 prints the lower bound while fitting.
+    learning_decay : float in (0.5, 1], default=0.7
+        Of ``partial_fit``: chunk t has weight :math:`t^{-\mathrm{decay}}`.
 
     Attributes
     ----------
     topic_word_ : ndarray of shape (n_components, n_features)
         Word probabilities of each topic, posterior means; rows sum to 1.
+    components_ : ndarray of shape (n_components, n_features)
+        The same by the name that scikit-learn's decompositions have for it.
     doc_topic_prior_ : ndarray of shape (n_components,)
         :math:`\alpha`.
     lower_bounds_ : ndarray
         Variational lower bound of the training documents per word, nats, every five passes.
     n_iter_ : int
-        Number of passes.
+        Number of passes; of chunks, after ``partial_fit`` alone.
     converged_ : bool
-        Whether ``tol`` was reached.
+        Whether ``tol`` was reached by ``fit``.
     n_features_in_ : int
         Size of the vocabulary.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -127,6 +143,9 @@ class TopicMixture(
     .. [1] H. Wallach, I. Murray, R. Salakhutdinov and D. Mimno, "Evaluation methods for topic
        models", ICML 2009.
     .. [2] W. Buntine, "Estimating likelihoods for topic models", ACML 2009.
+    .. [3] M. Hoffman, D. Blei and F. Bach, "Online learning for latent Dirichlet allocation",
+       NIPS 2010.
+    .. [4] H. Wallach, D. Mimno and A. McCallum, "Rethinking LDA: why priors matter", NIPS 2009.
 
     Examples
     --------
@@ -145,7 +164,7 @@ class TopicMixture(
         self,
         n_components: int = 10,
         *,
-        doc_topic_prior: float | None = None,
+        doc_topic_prior=None,
         topic_word_prior: float | None = None,
         max_iter: int = 100,
         tol: float = 1e-3,
@@ -153,6 +172,7 @@ class TopicMixture(
         n_jobs: int | None = None,
         random_state=None,
         verbose: int = 0,
+        learning_decay: float = 0.7,
     ) -> None:
         self.n_components = n_components
         self.doc_topic_prior = doc_topic_prior
@@ -163,6 +183,7 @@ class TopicMixture(
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
+        self.learning_decay = learning_decay
 
     @classmethod
     def from_parameters(cls, *, topic_word, doc_topic_prior, **params) -> TopicMixture:
@@ -235,17 +256,105 @@ class TopicMixture(
                     "X holds no words: all counts are 0, but fitting needs at least one."
                 )
             rng = check_random_state(self.random_state)
-            components, prior = self._learn(X, rng)
-            topic_word = components / components.sum(axis=1, keepdims=True)
-            self._set_fitted(topic_word, _check_prior(prior, self.n_components), rng)
+            learner = self._learner(X, rng)
+            components, prior = self._learn(X, learner)
+            self._set_components(components, prior, rng)
+            statistics = getattr(learner, "statistics", None)
+            log_theta = np.zeros(self.n_components) if statistics is None else statistics.log_theta
+            self._online = (components.sum(axis=1), log_theta, X.shape[0], X.shape[0], 1)
         return self
 
-    def _learn(self, X: csr_array, rng) -> tuple[np.ndarray, np.ndarray]:
-        """Passes over all documents until the lower bound stands; records how that went.
+    def partial_fit(self, X, y=None) -> TopicMixture:
+        r"""Learn from one chunk of a stream of documents, by online variational Bayes [3]_.
 
-        Returns the topics as LatentDirichletAllocation has them, and its prior.
+        Expected counts of all chunks are averaged with weight :math:`t^{-\mathrm{decay}}` for
+        chunk t, on the scale of all documents seen; ``fit`` counts as a first chunk.  A first
+        chunk is one pass only: let it be large, or come from ``fit``.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_documents, n_features)
+            Counts; every chunk has the columns of the first.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        TopicMixture
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            For what ``fit`` refuses, or another ``n_components`` than that of the first chunk.
         """
-        lda = LatentDirichletAllocation(
+        with unchanged_on_error(self):
+            self._check_parameters()
+            fitted = hasattr(self, "topic_word_")
+            if fitted and self.n_components != len(self.doc_topic_prior_):
+                raise ValueError(
+                    f"n_components is that of the first chunk, {len(self.doc_topic_prior_)}; got "
+                    f"{self.n_components}."
+                )
+            X = self._check_counts(X, reset=not fitted)
+            if X.nnz == 0:
+                raise ValueError("X holds no words: all counts are 0.")
+            self._learn_chunk(X, check_random_state(self.random_state), fitted)
+        return self
+
+    def _learn_chunk(self, X: csr_array, rng, fitted: bool) -> None:
+        stream = self._stream_of(X) if fitted else Stream(self._start(X, rng))
+        statistics, _ = stream.model.e_step(X, self.n_jobs)
+        stream = stream.learn(statistics, X.shape[0], self.learning_decay)
+        model = stream.model
+        self._set_components(model.components, model.prior, None if fitted else rng)
+        self._online = (
+            model.components.sum(axis=1), stream.statistics.log_theta, stream.n_steps,
+            stream.n_seen, stream.n_chunks,
+        )  # fmt: skip
+        if not fitted or not len(self.lower_bounds_):
+            self.n_iter_, self.converged_, self.lower_bounds_ = stream.n_chunks, False, np.empty(0)
+
+    def _stream_of(self, X: csr_array) -> Stream:
+        """The stream where it stands, from the fitted attributes and plain numbers."""
+        word_prior, learns, fitted = self._word_prior, self._learns_prior, self._model
+        if not hasattr(self, "_online"):  # known parameters: the chunk's words shared out
+            counts = X.sum() / self.n_components * fitted.topic_word
+            return Stream(VariationalTopics(word_prior + counts, word_prior, fitted.prior, learns))
+        totals, log_theta, counted, n_seen, n_chunks = self._online
+        components = np.maximum(fitted.topic_word * totals[:, None], word_prior)
+        waits = 0 if len(self.lower_bounds_) else max(FIRST_PASSES - n_chunks, 0)
+        model = VariationalTopics(components, word_prior, fitted.prior, learns, waits)
+        share = counted / n_seen  # statistics are on the scale of the chunks that count
+        statistics = TopicStatistics(
+            share * (components - word_prior), log_theta, np.array(float(counted))
+        )
+        return Stream(model, statistics, float(counted), n_seen, n_chunks)
+
+    @property
+    def _word_prior(self) -> float:
+        return 1.0 / self.n_components if self.topic_word_prior is None else self.topic_word_prior
+
+    @property
+    def _learns_prior(self) -> bool:
+        return isinstance(self.doc_topic_prior, str)
+
+    def _start(self, X: csr_array, rng) -> VariationalTopics:
+        given = self.doc_topic_prior
+        prior = 1.0 / self.n_components if given is None or self._learns_prior else given
+        return VariationalTopics(
+            random_components(rng, self.n_components, X.shape[1]),
+            self._word_prior,
+            _check_prior(prior, self.n_components),
+            self._learns_prior,
+            FIRST_PASSES,
+        )
+
+    def _learner(self, X: csr_array, rng) -> LatentDirichletAllocation | VariationalPasses:
+        """What makes a pass over all documents; scikit-learn has but one number for the prior."""
+        if np.ndim(self.doc_topic_prior) or self._learns_prior:
+            return VariationalPasses(self._start(X, rng))
+        return LatentDirichletAllocation(
             self.n_components,
             doc_topic_prior=self.doc_topic_prior,
             topic_word_prior=self.topic_word_prior,
@@ -256,6 +365,12 @@ class TopicMixture(
             n_jobs=1,  # more would change the random starts of the documents
             random_state=rng,
         )
+
+    def _learn(self, X: csr_array, lda) -> tuple[np.ndarray, np.ndarray]:
+        """Passes over all documents until the lower bound stands; records how that went.
+
+        Returns the topics as LatentDirichletAllocation has them, and its prior.
+        """
         bounds, converged, n_iter, n_words = [], False, 0, X.sum()
         components, interrupted, start = None, False, time.monotonic()
         try:
@@ -267,7 +382,9 @@ class TopicMixture(
                     n_iter += 1
                 bounds.append(lda.score(X) / n_words)
                 self._report(n_iter, bounds[-1], n_words, time.monotonic() - start)
-                converged = len(bounds) > 1 and bounds[-1] - bounds[-2] < self.tol * n_passes
+                settled = n_iter > FIRST_PASSES or not self._learns_prior
+                gains = len(bounds) < 2 or bounds[-1] - bounds[-2] >= self.tol * n_passes
+                converged = settled and not gains
         except KeyboardInterrupt:
             if components is None:
                 raise
@@ -401,6 +518,27 @@ class TopicMixture(
             self._warn_doubtful("The score", score_error)
         return float(weight[counted] @ log_prob[counted] / total)
 
+    def perplexity(self, X) -> float:
+        """exp(-score): among how many equally probable words the model chooses.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_documents, n_features)
+            Counts.
+
+        Returns
+        -------
+        float
+            Unlike LatentDirichletAllocation's, it does not grow with the topics' own term.
+        """
+        return float(np.exp(-self.score(X)))
+
+    @property
+    def components_(self) -> np.ndarray:
+        """``topic_word_`` by the name of scikit-learn's decompositions."""
+        check_is_fitted(self)
+        return self.topic_word_
+
     def sample(self, n_samples: int = 1, *, n_words=100, random_state=None):
         """Draw documents from the fitted model.
 
@@ -451,6 +589,15 @@ class TopicMixture(
         )
         return TopicModel(topic_word, as_fitted(self, "doc_topic_prior_", (n_topics,), "positive"))
 
+    def _set_components(self, components: np.ndarray, prior, rng) -> None:
+        """Topics from pseudo-counts; without rng the seed of the estimates stays."""
+        topic_word = components / components.sum(axis=1, keepdims=True)
+        prior = _check_prior(prior, self.n_components)
+        if rng is None:
+            self.topic_word_, self.doc_topic_prior_ = topic_word, prior
+        else:
+            self._set_fitted(topic_word, prior, rng)
+
     def _set_fitted(self, topic_word: np.ndarray, prior: np.ndarray, rng) -> None:
         self.topic_word_, self.doc_topic_prior_ = topic_word, prior
         self._stream_seed = int(rng.randint(np.iinfo(np.int32).max))
@@ -460,7 +607,22 @@ class TopicMixture(
             check_count(self, name, 1)
         check_count(self, "verbose", 0)
         check_real(self, "tol", 0.0)
-        for name in ("doc_topic_prior", "topic_word_prior"):
+        if not 0.5 < check_real(self, "learning_decay", 0.5) <= 1.0:
+            raise ValueError(
+                f"learning_decay must be above 0.5 and at most 1, got {self.learning_decay!r}."
+            )
+        prior, names = self.doc_topic_prior, ["topic_word_prior"]
+        if isinstance(prior, str):
+            if prior != "learned":
+                raise ValueError(
+                    f"doc_topic_prior must be a number, one for each topic, 'learned' or None; got "
+                    f"{prior!r}."
+                )
+        elif np.ndim(prior):
+            _check_prior(prior, self.n_components)
+        else:
+            names = ["doc_topic_prior", "topic_word_prior"]
+        for name in names:
             if getattr(self, name) is not None:
                 check_real(self, name, 0.0, boundaries="neither")
                 if getattr(self, name) > 1:  # scikit-learn's own limit

@@ -124,7 +124,7 @@ class TopicModel:
 
     def proportions(self, documents: Documents, n_jobs: int | None = None) -> np.ndarray:
         """Mean-field posterior mean of theta, (n_documents, n_topics)."""
-        gamma = self._gamma(documents, MEAN_FIELD_MAX_ITER, n_jobs)
+        gamma = self.gamma(documents, MEAN_FIELD_MAX_ITER, n_jobs)
         return gamma / gamma.sum(axis=1, keepdims=True)
 
     def log_prob(
@@ -180,7 +180,9 @@ class TopicModel:
         rows = np.repeat(np.arange(len(documents)), np.diff(documents.offsets))
         return np.bincount(rows, documents.counts * log_word, minlength=len(documents))
 
-    def _gamma(self, documents: Documents, max_iter: int, n_jobs: int | None) -> np.ndarray:
+    def gamma(
+        self, documents: Documents, max_iter: int, n_jobs: int | None, tol: float = MEAN_FIELD_TOL
+    ) -> np.ndarray:
         """Parameters of the mean-field Dirichlet posterior, (n_documents, n_topics)."""
         word_topic, n_topics = self._word_topic, len(self.prior)
 
@@ -189,7 +191,7 @@ class TopicModel:
             gamma = np.empty((len(shard), n_topics))
             mean_field(
                 word_topic, self.prior, shard.offsets, shard.indices, shard.counts,
-                MEAN_FIELD_TOL, max_iter, np.empty((3, n_topics)), gamma,
+                tol, max_iter, np.empty((3, n_topics)), gamma,
             )
             return gamma
 
@@ -221,7 +223,7 @@ class TopicModel:
         n_topics, n_padded = len(self.prior), word_topic.shape[1]
         prior, guess = np.zeros(n_padded), np.zeros((len(documents), n_padded))
         prior[:n_topics] = self.prior
-        guess[:, :n_topics] = self._gamma(documents, GUESS_ITERATIONS, n_jobs)
+        guess[:, :n_topics] = self.gamma(documents, GUESS_ITERATIONS, n_jobs)
 
         def work(rows):
             begin, end = offsets[rows[0]], offsets[rows[-1] + 1]
@@ -240,7 +242,7 @@ class TopicModel:
         return _map_documents(work, len(documents), n_jobs, np.empty((0, 2))).T
 
     def _importance(self, documents: Documents, seeds, n_particles, n_jobs):
-        gamma = self._gamma(documents, MEAN_FIELD_MAX_ITER, n_jobs)
+        gamma = self.gamma(documents, MEAN_FIELD_MAX_ITER, n_jobs)
         word_topic, n_topics = self._word_topic, len(self.prior)
 
         def work(rows):
