@@ -53,7 +53,7 @@ def test_the_best_paths_remember_what_came_before_an_outlier(n_states):
     """Two states alike but for their mean; the outlier is as far from both."""
     rng = np.random.default_rng(1)
     means = np.full((n_states, 2), 50.0)
-    means[:2, 0] = [-3, 3]
+    means[:2, 0] = [3, -3]  # the lowest index wins among equals: it must be the other
     means[:, 1] = 0
     transmat = np.full((n_states, n_states), 1e-3)
     np.fill_diagonal(transmat, 1)
@@ -66,8 +66,8 @@ def test_the_best_paths_remember_what_came_before_an_outlier(n_states):
     x[:4, 0] -= 3
     x[4, 0], x[4:, 0] = 0, 0  # the steps that follow say nothing of the two
     x[4, 1] = 1e9
-    assert model.predict(x).tolist() == [0] * 9
+    assert model.predict(x).tolist() == [1] * 9
     totals, paths = model.decode(x, n_paths=3)
-    assert paths[0].tolist() == [0] * 9
+    assert paths[0].tolist() == [1] * 9
     assert paths.shape == (3, 9)
     assert np.ptp(totals) < 1e3

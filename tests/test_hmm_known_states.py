@@ -55,6 +55,24 @@ def each(request):
     return request.param
 
 
+def test_all_known_is_counting_without_a_pass_over_the_chain(each, rng, monkeypatch):
+    """The recursions find the same where they are run, and are not run."""
+    sequences, states = draw(each, rng, (14, 1, 20))
+    estimator = quietly(class_of(each)(3, **each.estimator_parameters), sequences, states=states)
+    model, known = estimator._model(), np.concatenate(states)
+    X, offsets = estimator._check_X(sequences)[:2]
+    statistics, log_likelihood = model.e_step(X, offsets, known)
+    posteriors = np.empty((35, 3))
+    transitions, totals = model._smooth(X, offsets, posteriors, known)
+    np.testing.assert_allclose(log_likelihood, totals.sum(), rtol=1e-12)
+    np.testing.assert_allclose(statistics.transitions, transitions, atol=1e-12)
+    np.testing.assert_allclose(statistics.starts, posteriors[offsets[:-1]].sum(axis=0), atol=1e-12)
+    np.testing.assert_allclose(statistics.ends, posteriors[offsets[1:] - 1].sum(axis=0), atol=1e-12)
+    monkeypatch.delattr("sklseq.hmm._forward_backward.forward_backward")
+    monkeypatch.delattr("sklseq.hmm._forward_backward.expected_statistics")
+    quietly(class_of(each)(3, **each.estimator_parameters), sequences, states=states)
+
+
 # --- Partly known ---------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from math import fsum
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ import numpy as np
 from scipy.special import xlogy
 
 from sklseq._covariance import STARVED
-from sklseq._em import map_statistics
+from sklseq._em import add_statistics, map_statistics
 from sklseq._scratch import scratch
 from sklseq._sequences import Sequences
 from sklseq.hmm import _forward_backward as kernels
@@ -29,6 +30,8 @@ from sklseq.hmm._list_viterbi import list_viterbi
 # Steps of log_obs that exist at a time when a long sequence is scored: few enough for the cache,
 # and a multiple of the lanes times the chunks that the kernels cut.
 SCORE_BLOCK = 16_288
+
+COUNTED_BLOCK = 4_096  # steps whose known states are spread over an array for the cache
 
 SOURCE_SHARD_STEPS = 65_536  # of a shard whose evidence the kernels work out block by block
 
@@ -220,6 +223,8 @@ class HMM:
 
     def e_step(self, X, offsets, states=None) -> tuple[ChainStatistics, float]:
         """Baum-Welch expectations (Rabiner 1989, eqs. 27, 37 and 38), given known `states`."""
+        if states is not None and np.all(states >= 0):
+            return self._count(X, offsets, states)
         source = self._source(X, states)
         if source is not None:
             return self._e_step_of_source(source, offsets)
@@ -235,6 +240,28 @@ class HMM:
 
     def part(self, rows: slice) -> HMM:
         return self
+
+    def _count(self, X, offsets, states) -> tuple[ChainStatistics, float]:
+        """The E-step where every state is known: there is one path, and nothing to sum over."""
+        n_states = self.n_components
+        moves = np.delete(states[:-1] * n_states + states[1:], offsets[1:-1] - 1)
+        starts = np.bincount(states[offsets[:-1]], minlength=n_states).astype(float)
+        ends = np.bincount(states[offsets[1:] - 1], minlength=n_states).astype(float)
+        transitions = np.bincount(moves, minlength=n_states**2).astype(float)
+        transitions = transitions.reshape(n_states, n_states)
+        log_likelihood = xlogy(starts, self.startprob).sum()
+        log_likelihood += xlogy(transitions, self.transmat).sum()
+        parts = []
+        for first in range(0, len(states), COUNTED_BLOCK):
+            block, known = X[first : first + COUNTED_BLOCK], states[first : first + COUNTED_BLOCK]
+            with scratch(len(known), n_states) as rows:
+                self.emission.log_prob(block, rows)
+                log_likelihood += rows[np.arange(len(known)), known].sum()
+                rows[:] = 0
+                rows[np.arange(len(known)), known] = 1
+                parts.append(self.emission.statistics(block, rows))
+        emission = reduce(add_statistics, parts)
+        return ChainStatistics(starts, transitions, ends, emission), float(log_likelihood)
 
     def _e_step_of_source(self, source, offsets) -> tuple[ChainStatistics, float]:
         """The same in one pass, which leaves no posteriors."""
