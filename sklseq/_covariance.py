@@ -87,9 +87,9 @@ def check_gaussian_prior(
     if means is None:
         means = column_mean(X)
     if covars is None:
-        covars = covariance.from_full(np.diag(column_scale(X) ** 2), n_components)
+        covars = covariance.from_variances(column_scale(X) ** 2, n_components)
     elif np.ndim(covars) == 0:
-        covars = covariance.from_full(covars * np.eye(n_features), n_components)
+        covars = covariance.from_variances(np.full(n_features, float(covars)), n_components)
     shape = covariance.shape(n_components, n_features)
     covars = check_broadcast(covars, "covars_prior", shape)
     return GaussianPrior(
@@ -256,10 +256,11 @@ class CovarianceType(ABC):
         """A covariance that has collapsed, for want of a floor, is an error."""
         if floor.reg_covar > SINGULAR:
             return
-        full = self.to_full(covars, means.shape[1], len(means))
-        deviations = np.sqrt(np.maximum(np.diagonal(full, axis1=1, axis2=2), 0.0))
+        with np.errstate(invalid="ignore"):
+            deviations = np.nan_to_num(self.deviations(covars, *means.shape))
         regular = (deviations > 4 * np.finfo(float).eps * np.abs(means)).all(axis=1)
         if self.is_matrix and regular.all():
+            full = self.to_full(covars, means.shape[1], len(means))
             correlations = full / (deviations[:, :, None] * deviations[:, None, :])
             regular = np.linalg.eigvalsh(correlations)[:, 0] > SINGULAR
         if not regular.all():
@@ -276,6 +277,22 @@ class CovarianceType(ABC):
     @abstractmethod
     def from_full(self, covariance, n_components: int) -> np.ndarray:
         """One full covariance (D, D) for all components, in this type's shape."""
+
+    @abstractmethod
+    def from_variances(self, variances, n_components: int) -> np.ndarray:
+        """The diagonal covariance with `variances` (D,) for all components, likewise."""
+
+    @abstractmethod
+    def deviations(self, covars, n_components: int, n_features: int) -> np.ndarray:
+        """Standard deviation of each column in each component, (K, D)."""
+
+    @abstractmethod
+    def correlate(self, noise, covars, components, n_components: int) -> np.ndarray:
+        """Standard normal rows (n, D) with the covariance of their component (n,)."""
+
+    @abstractmethod
+    def add_average(self, weights, covars, out) -> None:
+        """INOUT out (n, D, D): += the mean of the covariances under each row of weights (n, K)."""
 
     @abstractmethod
     def n_parameters(self, n_components: int, n_features: int) -> int: ...
@@ -409,7 +426,19 @@ class Diag(CovarianceType):
         return covars[:, :, None] * np.eye(n_features)
 
     def from_full(self, covariance, n_components):
-        return np.repeat(np.diag(covariance)[None], n_components, axis=0)
+        return self.from_variances(np.diag(covariance), n_components)
+
+    def from_variances(self, variances, n_components):
+        return np.repeat(variances[None], n_components, axis=0)
+
+    def deviations(self, covars, n_components, n_features):
+        return np.sqrt(covars)
+
+    def correlate(self, noise, covars, components, n_components):
+        return noise * np.sqrt(covars)[components]
+
+    def add_average(self, weights, covars, out):
+        np.einsum("ndd->nd", out)[...] += weights @ covars
 
     def n_parameters(self, n_components, n_features):
         return n_components * n_features
@@ -468,7 +497,19 @@ class Spherical(CovarianceType):
         return covars[:, None, None] * np.eye(n_features)
 
     def from_full(self, covariance, n_components):
-        return np.full(n_components, np.diag(covariance).mean())
+        return self.from_variances(np.diag(covariance), n_components)
+
+    def from_variances(self, variances, n_components):
+        return np.full(n_components, variances.mean())
+
+    def deviations(self, covars, n_components, n_features):
+        return np.repeat(np.sqrt(covars)[:, None], n_features, axis=1)
+
+    def correlate(self, noise, covars, components, n_components):
+        return noise * np.sqrt(covars)[components, None]
+
+    def add_average(self, weights, covars, out):
+        np.einsum("ndd->nd", out)[...] += (weights @ covars)[:, None]
 
     def n_parameters(self, n_components, n_features):
         return n_components
@@ -540,6 +581,18 @@ class Full(CovarianceType):
     def from_full(self, covariance, n_components):
         return np.repeat(covariance[None], n_components, axis=0)
 
+    def from_variances(self, variances, n_components):
+        return self.from_full(np.diag(variances), n_components)
+
+    def deviations(self, covars, n_components, n_features):
+        return np.sqrt(np.diagonal(covars, axis1=1, axis2=2))
+
+    def correlate(self, noise, covars, components, n_components):
+        return np.einsum("nde,ne->nd", np.linalg.cholesky(covars)[components], noise)
+
+    def add_average(self, weights, covars, out):
+        out += np.einsum("nk,kde->nde", weights, covars)
+
     def n_parameters(self, n_components, n_features):
         return n_components * n_features * (n_features + 1) // 2
 
@@ -599,6 +652,18 @@ class Tied(CovarianceType):
 
     def from_full(self, covariance, n_components):
         return covariance
+
+    def from_variances(self, variances, n_components):
+        return np.diag(variances)
+
+    def deviations(self, covars, n_components, n_features):
+        return np.repeat(np.sqrt(np.diag(covars))[None], n_components, axis=0)
+
+    def correlate(self, noise, covars, components, n_components):
+        return np.einsum("de,ne->nd", np.linalg.cholesky(covars), noise)
+
+    def add_average(self, weights, covars, out):
+        out += weights.sum(axis=1)[:, None, None] * covars
 
     def n_parameters(self, n_components, n_features):
         return n_features * (n_features + 1) // 2

@@ -88,24 +88,22 @@ class GaussianEmission(Emission):
         return self.type.is_matrix and bool(np.any(missing.any(axis=1) & ~missing.all(axis=1)))
 
     def sample(self, states, random_state):
-        n_components, n_features = self.means.shape
-        full = self.type.to_full(self.covars, n_features, n_components)
-        noise = random_state.standard_normal((len(states), n_features))
-        factors = np.linalg.cholesky(full)
-        return self.means[states] + np.einsum("nde,ne->nd", factors[states], noise)
+        noise = random_state.standard_normal((len(states), self.means.shape[1]))
+        return self.means[states] + self.type.correlate(
+            noise, self.covars, states, len(self.means)
+        )
 
     def n_free_parameters(self):
         return self.type.n_free_parameters(self.means, self.held)
 
     def expect(self, state_probabilities):
         """Mean and covariance of the mixture (law of total covariance)."""
-        n_components, n_features = self.means.shape
-        full = self.type.to_full(self.covars, n_features, n_components)
         means = state_probabilities @ self.means
         deviation = self.means[None] - means[:, None]
-        within = np.einsum("nk,kde->nde", state_probabilities, full)
-        between = np.einsum("nk,nkd,nke->nde", state_probabilities, deviation, deviation)
-        return {"means": means, "covariances": within + between}
+        weighted = state_probabilities[:, :, None] * deviation
+        covariances = np.swapaxes(weighted, 1, 2) @ deviation
+        self.type.add_average(state_probabilities, self.covars, covariances)
+        return {"means": means, "covariances": covariances}
 
     def full_covars(self) -> np.ndarray:
         return self.type.to_full(self.covars, self.means.shape[1], len(self.means))
@@ -117,9 +115,14 @@ class GaussianEmission(Emission):
     def distances(self, other):
         """(m1 - m2)' C^-1 (m1 - m2) / 8 + log(|C| / sqrt(|C1| |C2|)) / 2 with C = (C1 + C2) / 2
         (Kailath 1967)."""
+        deviation = self.means[:, None] - other.means[None]
+        if not self.type.is_matrix and not other.type.is_matrix:
+            left, right = self._column_scales()[:, None], other._column_scales()[None]
+            middle = (left**2 + right**2) / 2
+            apart = deviation**2 / middle / 8 + np.log(middle / (left * right)) / 2
+            return apart.sum(axis=2)
         left, right = self.full_covars()[:, None], other.full_covars()[None]
         middle = (left + right) / 2
-        deviation = self.means[:, None] - other.means[None]
         distance = np.einsum(
             "ijd,ijd->ij", deviation, np.linalg.solve(middle, deviation[..., None])[..., 0]
         )
@@ -146,13 +149,19 @@ class GaussianEmission(Emission):
 
     def _column_scales(self) -> np.ndarray:
         """Standard deviation of each column in each state, (K, D)."""
-        return np.sqrt(np.diagonal(self.full_covars(), axis1=1, axis2=2))
+        return self.type.deviations(self.covars, *self.means.shape)
 
 
 def pooled_start(X, labels, n_components, covariance_type, floor) -> GaussianEmission:
     """Means of the labelled rows; for all components their pooled covariance."""
     centre = np.repeat(column_mean(X)[None], n_components, axis=0)
-    tied, of_type = COVARIANCES["tied"], COVARIANCES[covariance_type]
+    of_type = COVARIANCES[covariance_type]
+    if not of_type.is_matrix:
+        means, variances = _pooled_variances(X, labels, centre, floor)
+        covars = of_type.from_variances(variances, n_components)
+        of_type.check_regular(means, covars, floor)
+        return GaussianEmission(means, covars, covariance_type)
+    tied = COVARIANCES["tied"]
     around = centre, np.diag(floor.scale**2)
     moments = tied.moments(X, np.eye(n_components)[labels], *around)
     means, pooled = tied.m_step(moments, *around, floor, held={}, prior=None)
@@ -161,11 +170,19 @@ def pooled_start(X, labels, n_components, covariance_type, floor) -> GaussianEmi
     return GaussianEmission(means, covars, covariance_type)
 
 
+def _pooled_variances(X, labels, centre, floor) -> tuple[np.ndarray, np.ndarray]:
+    """Means (K, D) of the labelled rows and the variances (D,) around them, column by column."""
+    diag, around = COVARIANCES["diag"], (centre, np.repeat(floor.scale[None] ** 2, len(centre), 0))
+    moments = diag.moments(X, np.eye(len(centre))[labels], *around)
+    means, _ = diag.m_step(moments, *around, floor, held={"covars": True}, prior=None)
+    moments = diag.shifted(moments, means - centre)
+    pooled = GaussianMoments(*(sums.sum(axis=0) for sums in moments))
+    return means, diag.estimate(pooled, floor.scale**2, floor)
+
+
 def gaussian_parameters(covariance: CovarianceType, means, covars, held) -> list[Parameter]:
     """Means and covariances of K Gaussians for `standard_errors`."""
-    n_components, n_features = means.shape
-    full = covariance.to_full(covars, n_features, n_components)
-    deviations = np.sqrt(np.diagonal(full, axis1=1, axis2=2))
+    deviations = covariance.deviations(covars, *means.shape)
     if covariance.is_matrix:
         of_columns = np.sqrt(np.diagonal(covars, axis1=-2, axis2=-1))
         unit = of_columns[..., :, None] * of_columns[..., None, :]

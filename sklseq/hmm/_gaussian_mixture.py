@@ -129,11 +129,12 @@ class GaussianMixtureEmission(Emission):
 
     def flat(self) -> GaussianEmission:
         """All K M components, those of a state side by side."""
-        _, n_mix, n_features = self.means.shape
-        covars = np.concatenate([
-            self.type.to_full(one, n_features, n_mix) for one in self.covars
-        ])
-        return GaussianEmission(self.means.reshape(-1, n_features), covars, "full")
+        n_states, n_mix, n_features = self.means.shape
+        means, covariance_type = self.means.reshape(-1, n_features), self.covariance_type
+        if covariance_type == "tied":  # each state has one of its own
+            return GaussianEmission(means, np.repeat(self.covars, n_mix, axis=0), "full")
+        covars = self.covars.reshape(n_states * n_mix, *self.covars.shape[2:])
+        return GaussianEmission(means, covars, covariance_type)
 
     def _of_components(self, state_probabilities) -> np.ndarray:
         """Probabilities (n, K M) of the components of `flat`."""
