@@ -19,7 +19,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklseq._sequences import Sequences, iterate_shards, limit_threads
 from sklseq._workers import Workers
 
-SHORT_RUN = 10  # iterations given to each of several starting values; the best is finished
+SHORT_RUN = 10  # iterations of each of several starting values, before the better half goes on
 ROUNDING = 1e-10  # relative fall of the objective that is rounding, not a fault
 
 
@@ -299,7 +299,8 @@ def run_em(
     Parameters
     ----------
     starts : iterable of Model
-        Each of several gets a short run; the one of largest objective is finished.
+        Several run a race (`_race`); the first one is finished in any case, so that more starts
+        are never worse.
     sequences : Sequences
     max_iter : int
     tol : float
@@ -331,7 +332,7 @@ def run_em(
         `max_iter` was reached, the objective fell by more than rounding, or Ctrl-C was pressed:
         told apart by their texts.
     """
-    starts = list(starts)
+    starts, max_iter = list(starts), int(max_iter)  # which may be one of NumPy's small integers
     progress = _Progress(name, verbose)
     runs: list[_Run] = []
     impossible: ImpossibleStart | None = None
@@ -354,7 +355,7 @@ def run_em(
                 raise ValueError(str(impossible)) from None
             progress.run = ""
             if finish:
-                _best(runs).advance(max_iter, tol)
+                _race(runs, max_iter, tol)
         except KeyboardInterrupt:
             if not runs:
                 raise
@@ -370,6 +371,23 @@ def run_em(
         best.n_iter,
         best.converged and not interrupted,
     )
+
+
+def _race(runs: list[_Run], max_iter: int, tol: float) -> None:
+    """Successive halving: the better half goes on for twice as many iterations, the last one to its
+    end; so does the first of all.
+
+    A start that rises slowly at first is not lost to those that are soon at their end (Karnin,
+    Koren & Somekh 2013, "Almost optimal exploration in multi-armed bandits", ICML).
+    """
+    left, budget = list(runs), SHORT_RUN
+    while len(left) > 1 and budget < max_iter:
+        left = sorted(left, key=lambda run: run.objective, reverse=True)[: (len(left) + 1) // 2]
+        budget = min(2 * budget, max_iter)
+        for run in left:
+            run.advance(budget, tol)
+    _best(left).advance(max_iter, tol)
+    runs[0].advance(max_iter, tol)
 
 
 def _best(runs: list[_Run]) -> _Run:
