@@ -6,6 +6,7 @@ wings.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import warnings
 from abc import ABC, abstractmethod
@@ -150,7 +151,7 @@ class BaseSequenceModel(
         """
         # TransformerMixin's own drops groups and lengths on the way to transform
         fitted = self.fit(X, y, groups=groups, lengths=lengths, **fit_params)
-        return fitted.transform(X, groups=groups, lengths=lengths)
+        return fitted._anew().transform(X, groups=groups, lengths=lengths)
 
     def fit_predict(self, X, y=None, *, groups=None, lengths=None, **fit_params):
         """Fit, then predict the same data.
@@ -168,7 +169,15 @@ class BaseSequenceModel(
             As of ``predict``.
         """
         fitted = self.fit(X, y, groups=groups, lengths=lengths, **fit_params)
-        return fitted.predict(X, groups=groups, lengths=lengths)
+        return fitted._anew().predict(X, groups=groups, lengths=lengths)
+
+    def _anew(self):
+        """This model for its training data, which begin where they began."""
+        if not getattr(self, "continues", False):
+            return self
+        model = copy.copy(self)
+        model.continues = False
+        return model
 
     def score(self, X, y=None, sample_weight=None, *, groups=None, lengths=None) -> float:
         """Mean log-likelihood per step, in nats.

@@ -22,6 +22,7 @@ from sklseq._gaussian_moments import moments as add_sums
 from sklseq._validation import check_broadcast, check_parameter_array, check_real
 
 STARVED = 1e-8  # expected rows below which a component says nothing about its parameters
+FLOOR_ROUNDING = 1e-3  # relative; eigenvalues of 1e-10 beside 1 have six digits
 SINGULAR = 1e-14  # an eigenvalue of a correlation matrix that is zero but for rounding
 ROUNDED = 1e-6  # what rounding may have taken from a covariance, in units of its rows
 
@@ -241,6 +242,15 @@ class CovarianceType(ABC):
         """
 
     @abstractmethod
+    def raised(self, covars, floor: Floor) -> np.ndarray:
+        """The same covariances where they are above the floor, else the nearest that are."""
+
+    def on_floor(self, covars, floor: Floor) -> np.ndarray:
+        """Entries of variances, or of matrices, that the floor holds up."""
+        above = Floor(floor.scale, floor.reg_covar * (1.0 + FLOOR_ROUNDING))
+        return self.raised(covars, above) != covars
+
+    @abstractmethod
     def prior_moments(self, prior: GaussianPrior, means) -> GaussianMoments:
         """The prior as sums around `means` that are added to those of the data."""
 
@@ -404,8 +414,10 @@ class Diag(CovarianceType):
 
     def estimate(self, moments, covars, floor):
         variances = moments.second / np.maximum(moments.weights, STARVED)
-        variances = np.maximum(variances, floor.variances)
-        return np.where(moments.weights < STARVED, covars, variances)
+        return np.where(moments.weights < STARVED, covars, self.raised(variances, floor))
+
+    def raised(self, covars, floor):
+        return np.maximum(covars, floor.variances)
 
     def prior_moments(self, prior, means):
         deviation = prior.means - means
@@ -473,8 +485,10 @@ class Spherical(CovarianceType):
     def estimate(self, moments, covars, floor):
         weights = moments.weights.sum(axis=1)
         variances = moments.second / np.maximum(weights, STARVED)
-        variances = np.maximum(variances, floor.variances.max())
-        return np.where(weights < STARVED, covars, variances)
+        return np.where(weights < STARVED, covars, self.raised(variances, floor))
+
+    def raised(self, covars, floor):
+        return np.maximum(covars, floor.variances.max())
 
     def prior_moments(self, prior, means):
         deviation = prior.means - means
@@ -552,8 +566,11 @@ class Full(CovarianceType):
         covariances = moments.second / np.maximum(occupancy, STARVED)[:, None, None]
         starved = occupancy < STARVED
         covariances[starved] = covars[starved]  # eigh must not see 0/0
-        covariances = clip_covariance(covariances, floor)
+        covariances = self.raised(covariances, floor)
         return np.where(starved[:, None, None], covars, covariances)
+
+    def raised(self, covars, floor):
+        return clip_covariance(covars, floor)
 
     def prior_moments(self, prior, means):
         deviation = prior.means - means
@@ -626,7 +643,10 @@ class Tied(CovarianceType):
 
     def estimate(self, moments, covars, floor):
         total = moments.weights[:, 0].sum()
-        return covars if total < STARVED else clip_covariance(moments.second / total, floor)
+        return covars if total < STARVED else self.raised(moments.second / total, floor)
+
+    def raised(self, covars, floor):
+        return clip_covariance(covars, floor)
 
     def prior_moments(self, prior, means):
         deviation = prior.means - means

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import lru_cache, partial
+from numbers import Integral
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -49,8 +50,11 @@ from sklseq.hmm._standard_errors import standard_errors
 from sklseq.hmm._start import (
     is_left_right,
     label_rows,
+    nearest_labels,
+    part_states,
     random_transmat,
     segment_labels,
+    tied_states,
     transmat_of_labels,
     with_known_labels,
 )
@@ -96,6 +100,12 @@ class BaseHMM(BaseSequenceModel):
     def _rows_to_cluster(self, sequences: Sequences) -> np.ndarray | None:
         """Rows on a scale where k-means makes sense, or None where there is none."""
         return sequences.X
+
+    _splits_rows = False  # whether one start splits the rows in scales of their own
+
+    def _given_places(self) -> np.ndarray | None:
+        """Where ``*_init`` puts the states among the rows to cluster, (K, M, n_columns)."""
+        return None
 
     # ---- value <-> fitted attributes
 
@@ -256,6 +266,7 @@ class BaseHMM(BaseSequenceModel):
     def _check_training(self, X, y, groups, lengths, states, *, reset: bool) -> Sequences:
         sequences = self._check_X(X, groups, lengths, y=y, reset=reset)
         if states is None:
+            _warn_labels(y, sequences, type(self).__name__)
             return sequences
         return sequences._replace(aligned=(self._check_states(states, sequences),))
 
@@ -300,6 +311,8 @@ class BaseHMM(BaseSequenceModel):
         if sequences.n_sequences == 1:
             self.final_stateprob_ = result.statistics.ends  # smoothed is filtered at the end
         self._stream = Stream.after(result, sequences.n_steps, self.final_stateprob_)
+        _warn_floor(result.model)
+        self._warn_few_data(sequences)
         starved = starved_states(result.statistics)
         if len(starved):
             warnings.warn(
@@ -309,6 +322,19 @@ class BaseHMM(BaseSequenceModel):
                 ConvergenceWarning,
                 stacklevel=3,
             )
+
+    def _warn_few_data(self, sequences: Sequences) -> None:
+        n_free, X = self._n_free_parameters(), sequences.X
+        n_values = X.size - int(np.isnan(X).sum() if X.dtype.kind == "f" else (X < 0).sum())
+        few_rows = self.n_components > sequences.n_steps
+        if n_free <= n_values and not few_rows:
+            return
+        warnings.warn(
+            f"{type(self).__name__} has {n_free} free parameters in {self.n_components} states, X "
+            f"has {n_values} values in {sequences.n_steps} rows: the fit says more about the "
+            "start than about the data. Fewer states, parameters that are fixed, or more data.",
+            stacklevel=4,
+        )
 
     def _check_parameters(self) -> None:
         check_em_parameters(self)
@@ -354,19 +380,54 @@ class BaseHMM(BaseSequenceModel):
         One where nothing is left to chance.
         """
         learner = self._learner(sequences)
+        random_state = check_random_state(self.random_state)
         if self.warm_start and hasattr(self, "startprob_"):
-            starts = [self._warm_model()]
-        else:
-            random_state = check_random_state(self.random_state)
-            n_init = 1 if self._all_given() else self.n_init
-            seeds = random_state.randint(np.iinfo(np.int32).max, size=n_init)
-            starts = []
-            with nullcontext() if self._all_given() else limit_threads():
-                for i, seed in enumerate(seeds):
-                    starts.append(self._start(sequences, seed, kmeans=i == 0))
-                    if _nothing_hidden(sequences, starts[0]):
-                        break  # counting does not depend on where it starts
-        return [learner(start) for start in starts]
+            start = learner(self._warm_model())
+            return [self._part(start, sequences, random_state, "kmeans", free_chain=False)]
+        n_init = 1 if self._all_given() else self.n_init
+        seeds = random_state.randint(np.iinfo(np.int32).max, size=n_init)
+        ways = ["kmeans", "split" if self._splits_rows else "random"] + ["random"] * n_init
+        starts = []
+        with nullcontext() if self._all_given() else limit_threads():
+            for seed, way in zip(seeds, ways):
+                start_state = np.random.RandomState(seed)
+                start = learner(self._start(sequences, start_state, way))
+                if _nothing_hidden(sequences, start):
+                    return [start]  # counting does not depend on where it starts
+                free = self.transmat_init is None
+                starts.append(self._part(start, sequences, start_state, way, free_chain=free))
+        _warn_tied(starts[0])
+        return starts
+
+    def _part(
+        self, model: HMM, sequences: Sequences, random_state, way: str, *, free_chain: bool
+    ) -> HMM:
+        """The start with states that are alike in everything parted by the data.
+
+        Between them EM is at a saddle point, which it does not leave.
+        """
+        known = sequences.aligned[0] if sequences.aligned else ()
+        X, n_states = sequences.X, model.n_components
+        for tied in tied_states(model, free_chain):
+            states = np.setdiff1d(tied, known)  # known rows part the others
+            if len(states) < 2:
+                continue
+            if len(tied) == n_states:
+                weights = np.full((len(X), n_states), 1.0 / n_states)
+            else:
+                weights = model.posteriors(X, sequences.offsets)[0]
+            rows = self._rows_to_cluster(sequences)
+            parted = part_states(model.emission, X, rows, weights, states, random_state, way)
+            if parted is None:
+                continue
+            emission, weights = parted
+            model = replace(model, emission=emission)
+            if free_chain and rows is not None:
+                labels = weights.argmax(axis=1)
+                transmat = transmat_of_labels(labels, sequences.offsets, n_states)
+                start = stationary_distribution(transmat) if model.stationary else model.startprob
+                model = replace(model, transmat=transmat, startprob=start)
+        return replace(model, emission=model.emission.parted_within(X, random_state, way))
 
     def _learner(self, sequences: Sequences) -> Callable[[HMM], HMM]:
         """What gives a model all that only its M-step needs."""
@@ -375,7 +436,7 @@ class BaseHMM(BaseSequenceModel):
         pseudo_counts = self._pseudo_counts()
 
         def learner(model: HMM) -> HMM:
-            emission = replace(model.emission, **learning)
+            emission = replace(model.emission, **learning).admissible()
             return replace(model, held=held, pseudo_counts=pseudo_counts, emission=emission)
 
         return learner
@@ -397,8 +458,7 @@ class BaseHMM(BaseSequenceModel):
                 )
         return self._model()
 
-    def _start(self, sequences: Sequences, seed: int, *, kmeans: bool) -> HMM:
-        random_state = np.random.RandomState(seed)
+    def _start(self, sequences: Sequences, random_state, way: str) -> HMM:
         n_states = self.n_components
         stationary = self.initial_state == "stationary"
         transmat = None
@@ -406,9 +466,11 @@ class BaseHMM(BaseSequenceModel):
             transmat = check_probabilities(
                 self.transmat_init, "transmat_init", (n_states, n_states)
             )
-        segments = kmeans and transmat is not None and is_left_right(transmat)
-        labels = self._start_labels(sequences, random_state, kmeans, segments)
-        if transmat is None and labels is None:
+        if way == "kmeans" and transmat is not None and is_left_right(transmat):
+            way = "segments"
+        labels = self._start_labels(sequences, random_state, way)
+        placed = labels is not None and self._given_places() is not None and way == "random"
+        if transmat is None and (labels is None or placed):
             transmat = random_transmat(n_states, random_state)
         elif transmat is None:
             transmat = transmat_of_labels(labels, sequences.offsets, n_states)
@@ -422,7 +484,7 @@ class BaseHMM(BaseSequenceModel):
         return HMM(startprob, transmat, emission, stationary)
 
     def _start_labels(
-        self, sequences: Sequences, random_state, kmeans: bool, segments: bool
+        self, sequences: Sequences, random_state, way: str
     ) -> np.ndarray | None:
         """A rough state for each row, known ones as they are; None where none is needed."""
         if _all_known(sequences):
@@ -430,10 +492,16 @@ class BaseHMM(BaseSequenceModel):
         rows = None if self._all_given() else self._rows_to_cluster(sequences)
         if rows is None:
             return None
-        if segments:
+        places = self._given_places()
+        if places is not None:
+            labels = nearest_labels(rows, places)
+            if not sequences.aligned:
+                return labels
+            return np.where(sequences.aligned[0] >= 0, sequences.aligned[0], labels)
+        if way == "segments":
             labels = segment_labels(sequences.offsets, self.n_components)
         else:
-            labels = label_rows(rows, self.n_components, random_state, kmeans=kmeans)
+            labels = label_rows(rows, self.n_components, random_state, way=way)
         if sequences.aligned:
             return with_known_labels(labels, sequences.aligned[0], self.n_components)
         return labels
@@ -752,8 +820,11 @@ class BaseHMM(BaseSequenceModel):
             fields = {name: values[0] for name, values in fields.items()}
         return _record("Forecast", **fields)
 
-    def sample(self, n_samples: int = 1, *, n_sequences: int | None = None, random_state=None):
-        """Draw from the model.
+    def sample(
+        self, n_samples: int = 1, *, n_sequences: int | None = None, random_state=None,
+        after=None, start_state: int | None = None,
+    ):  # fmt: skip
+        """Draw from the model, from its start or conditioned on what came before.
 
         Parameters
         ----------
@@ -763,15 +834,26 @@ class BaseHMM(BaseSequenceModel):
             How many sequences; None draws one, not in a list.
         random_state : int, RandomState instance or None, default=None
             None takes the estimator's.
+        after : array-like of shape (n_observed, n_features), default=None
+            One observed sequence: the draws go on from its end, as ``forecast`` does, and do not
+            repeat it.
+        start_state : int, default=None
+            The hidden state of the first step that is drawn.
 
         Returns
         -------
         X : ndarray of shape (n_samples, n_features), or list of such
         states : ndarray of int of shape (n_samples,), or list of such
+
+        Raises
+        ------
+        ValueError
+            If the model gives `after` probability zero, if it is several sequences, for a
+            `start_state` that is none of the states, and for both at once.
         """
         check_is_fitted(self)
         n_samples = check_positive(n_samples, "n_samples")
-        model = self._model()
+        model = self._model_to_sample(after, start_state)
         random_state = check_random_state(
             self.random_state if random_state is None else random_state
         )
@@ -780,6 +862,31 @@ class BaseHMM(BaseSequenceModel):
         n_sequences = check_positive(n_sequences, "n_sequences")
         draws = [model.sample(n_samples, random_state) for _ in range(n_sequences)]
         return [X for X, _ in draws], [states for _, states in draws]
+
+    def _model_to_sample(self, after, start_state) -> HMM:
+        """The model, its start where the draws begin."""
+        if after is not None and start_state is not None:
+            raise ValueError("after and start_state both say where the draws begin: pass one.")
+        if start_state is not None:
+            if not isinstance(start_state, Integral) or not 0 <= start_state < self.n_components:
+                raise ValueError(
+                    f"start_state must be an integer from 0 to {self.n_components - 1}, got "
+                    f"{start_state!r}."
+                )
+            return replace(self._model(), startprob=np.eye(self.n_components)[start_state])
+        if after is None:
+            return self._model()
+        sequences = self._check_X(after)
+        if sequences.n_sequences != 1:
+            raise ValueError(
+                f"after must be one sequence, got {sequences.n_sequences}: draw after each of them "
+                "by itself."
+            )
+        model = self._model_for(sequences)
+        totals, final = model.log_likelihoods(*sequences[:2])
+        if np.isneginf(totals).any():
+            raise ValueError(f"Nothing can come after: {model.why_impossible(sequences)}")
+        return replace(model, startprob=final[0] @ model.transmat)
 
     def sample_posterior(
         self, X, n_draws: int = 1, random_state=None, *, groups=None, lengths=None
@@ -1082,6 +1189,51 @@ class BaseHMM(BaseSequenceModel):
     def _n_free_parameters(self) -> int:
         model = self._learning_model()
         return _with_tables(model, self._support_of(model)).n_free_parameters()
+
+
+def _warn_labels(y, sequences: Sequences, name: str) -> None:
+    """Labels of the steps that are given as y would be ignored in silence."""
+    if y is None:
+        return
+    if sequences.form == "flat":
+        labels = np.asarray(y)
+        if labels.ndim != 1 or labels.dtype.kind not in "biuSUOT":
+            return
+    else:
+        lengths = [np.size(item) if np.ndim(item) == 1 else -1 for item in y]
+        if lengths != np.diff(sequences.offsets).tolist():
+            return
+    warnings.warn(
+        f"{name} learns from X alone: y, which looks like one label for each step, is ignored. "
+        "Known states are given as states= (integers from 0 on, -1 where unknown).",
+        stacklevel=4,
+    )
+
+
+def _warn_floor(model: HMM) -> None:
+    """A covariance that only the floor keeps from collapsing is not the data's."""
+    states = np.flatnonzero(model.emission.on_floor())
+    if len(states):
+        warnings.warn(
+            f"The covariance of state {', '.join(map(str, states))} of {model.emission.family} "
+            f"stands on the floor of reg_covar={model.emission.floor.reg_covar:g}: its rows are "
+            "(nearly) equal, or linear functions of each other, in some column. A smaller "
+            "reg_covar lets it be smaller; fewer states, or a prior, keep it away from there.",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+
+
+def _warn_tied(model: HMM) -> None:
+    """States that nothing parted in the best of the starts stay alike in a fit of any length."""
+    for states in tied_states(model, free_chain=False):
+        warnings.warn(
+            f"States {', '.join(map(str, states))} of {model.emission.family} start alike and stay "
+            "so: what could part them is fixed, or X has too few different rows for them. Fewer "
+            "states, or other *_init.",
+            ConvergenceWarning,
+            stacklevel=5,
+        )
 
 
 def _supports(model: HMM) -> list[np.ndarray]:

@@ -111,6 +111,9 @@ class CategoricalEmission(Emission):
     def distances(self, other):
         return sum(table_distances(p, q) for p, q in zip(self.tables, other.tables))
 
+    def signature(self):
+        return np.hstack(self.tables)
+
     def parameters(self):
         held = self.held.get("emissionprob")
         return [Parameter("emissionprob", table, "rows", held=held) for table in self.tables]

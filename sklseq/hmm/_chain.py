@@ -86,6 +86,10 @@ class Emission(ABC):
         """Bhattacharyya distance -log sum_x sqrt(p(x) q(x)) of each pair of states, (K, K)."""
 
     @abstractmethod
+    def signature(self) -> np.ndarray:
+        """The numbers that tell the states apart, a row for each (K, P)."""
+
+    @abstractmethod
     def parameters(self) -> list[Parameter]:
         """What `standard_errors` has errors for, in the order of `with_values`."""
 
@@ -105,6 +109,18 @@ class Emission(ABC):
     def log_prior(self) -> float:
         """Log prior density of the parameters, up to a constant."""
         return 0.0
+
+    def admissible(self) -> Emission:
+        """The same emission if an M-step could return it, else the nearest one that it could."""
+        return self
+
+    def parted_within(self, X, random_state, way: str) -> Emission:
+        """The same with parts of a state that are alike, and so would stay, parted by the data."""
+        return self
+
+    def on_floor(self) -> np.ndarray:
+        """States (K,) whose parameters are where the M-step was not let go further."""
+        return np.zeros(len(self.signature()), dtype=bool)
 
     def moved(self, statistics, target: Emission) -> tuple:
         """Statistics as `target` would have taken them; plain sums do not depend on that."""

@@ -74,6 +74,22 @@ class GaussianEmission(Emission):
     def log_prior(self):
         return self.type.log_prior(self.prior, self.means, self.covars)
 
+    def admissible(self):
+        raised = self.type.raised(self.covars, self.floor)
+        return replace(self, covars=np.where(self.held.get("covars", False), self.covars, raised))
+
+    def on_floor(self):
+        entries = self.type.on_floor(self.covars, self.floor)
+        entries = np.where(self.held.get("covars", False), False, entries)
+        if self.covariance_type == "tied":
+            return np.full(len(self.means), entries.any())
+        return entries.reshape(len(entries), -1).any(axis=1)
+
+    def signature(self):
+        if self.covariance_type == "tied":
+            return self.means
+        return np.hstack([self.means, self.covars.reshape(len(self.means), -1)])
+
     def moved(self, statistics, target):
         return self.type.shifted(statistics, target.means - self.means)
 
@@ -274,9 +290,10 @@ class GaussianHMM(BaseHMM):
     covars_weight : float, default=0.0
         The number of steps that `covars_prior` counts as in each state ("tied": in all); 0: no
         prior.
-    reg_covar : float, default=1e-6
+    reg_covar : float, default=1e-10
         Floor under the covariances: in columns divided by their standard deviation (a constant
-        column by 1), eigenvalues are at least this.
+        column by 1), eigenvalues are at least this.  A warning says where a fitted covariance
+        stands on it.
     algorithm : {"viterbi", "map"}, default="viterbi"
         What ``predict`` and ``decode`` return: the most probable path, or the most probable state
         of each step.
@@ -394,7 +411,7 @@ class GaussianHMM(BaseHMM):
         means_weight=0.0,
         covars_prior=None,
         covars_weight=0.0,
-        reg_covar=1e-6,
+        reg_covar=1e-10,
         algorithm="viterbi",
         continues=False,
         max_iter=200,
@@ -467,6 +484,12 @@ class GaussianHMM(BaseHMM):
         covars = COVARIANCES[covariance_type].check(covars, "covars", *means.shape)
         estimator._set_emission(GaussianEmission(means, covars, covariance_type))
         return estimator
+
+    _splits_rows = True
+
+    def _given_places(self):
+        means, _ = self._given_init()
+        return None if means is None else means[:, None]
 
     def _check_parameters(self):
         super()._check_parameters()

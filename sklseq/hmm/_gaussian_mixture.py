@@ -35,7 +35,7 @@ from sklseq.hmm._gaussian import (
     gaussian_parameters,
     pooled_start,
 )
-from sklseq.hmm._start import label_rows
+from sklseq.hmm._start import groups_alike, label_rows, part_states
 
 
 class MixtureSums(NamedTuple):
@@ -101,6 +101,41 @@ class GaussianMixtureEmission(Emission):
         for of_state in zip(means, covars):
             self.type.check_regular(*of_state, self.floor)
         return replace(self, weights=weights, means=np.stack(means), covars=np.stack(covars))
+
+    def _components_of(self, state: int) -> GaussianEmission:
+        return GaussianEmission(
+            self.means[state], self.covars[state], self.covariance_type, self.floor,
+            self._held_of(state), self.prior,
+        )  # fmt: skip
+
+    def admissible(self):
+        parts = [self._components_of(k).admissible() for k in range(len(self.means))]
+        return replace(self, covars=np.stack([part.covars for part in parts]))
+
+    def parted_within(self, X, random_state, way):
+        means, covars = self.means.copy(), self.covars.copy()
+        for k in range(len(means)):
+            components = self._components_of(k)
+            for alike in groups_alike(components.signature()):
+                parted = part_states(
+                    components, X, X, self._shares(X, k), alike, random_state, way
+                )
+                if parted is not None:
+                    components = parted[0]
+                    means[k], covars[k] = components.means, components.covars
+        return replace(self, means=means, covars=covars)
+
+    def _shares(self, X, state: int) -> np.ndarray:
+        """Posteriors (n, M) of the components of a state, where all states are equally probable."""
+        joints = list(self._log_joints(X))
+        return np.exp(joints[state] - logsumexp(np.hstack(joints), axis=1, keepdims=True))
+
+    def on_floor(self):
+        return np.array([self._components_of(k).on_floor().any() for k in range(len(self.means))])
+
+    def signature(self):
+        parts = self.weights, self.means, self.covars
+        return np.hstack([part.reshape(len(part), -1) for part in parts])
 
     def _held_of(self, state: int) -> dict[str, np.ndarray]:
         return {name: self.held[name][state] for name in ("means", "covars") if name in self.held}
@@ -262,9 +297,10 @@ class GaussianMixtureHMM(BaseHMM):
     covars_weight : float, default=0.0
         The number of steps that `covars_prior` counts as for each Gaussian ("tied": in each
         state); 0: no prior.
-    reg_covar : float, default=1e-6
+    reg_covar : float, default=1e-10
         Floor under the covariances: in columns divided by their standard deviation (a constant
-        column by 1), eigenvalues are at least this.
+        column by 1), eigenvalues are at least this.  A warning says where a fitted covariance
+        stands on it.
     algorithm : {"viterbi", "map"}, default="viterbi"
         What ``predict`` and ``decode`` return: the most probable path, or the most probable state
         of each step.
@@ -381,7 +417,7 @@ class GaussianMixtureHMM(BaseHMM):
         means_weight=0.0,
         covars_prior=None,
         covars_weight=0.0,
-        reg_covar=1e-6,
+        reg_covar=1e-10,
         algorithm="viterbi",
         continues=False,
         max_iter=200,
@@ -460,6 +496,14 @@ class GaussianMixtureHMM(BaseHMM):
         estimator.n_features_in_ = means.shape[2]
         return estimator
 
+    _splits_rows = True
+
+    def _given_places(self):
+        if self.means_init is None:
+            return None
+        shape = self._emission_shapes()["means"]
+        return check_parameter_array(self.means_init, "means_init", shape)
+
     def _check_parameters(self):
         super()._check_parameters()
         check_choice(self, "covariance_type", COVARIANCES)
@@ -517,7 +561,7 @@ class GaussianMixtureHMM(BaseHMM):
         for k in range(self.n_components):
             rows = X[labels == k]
             rows = rows if len(rows) else X
-            clusters = label_rows(rows, self.n_mix, random_state, kmeans=True)
+            clusters = label_rows(rows, self.n_mix, random_state, way="kmeans")
             counts = np.bincount(clusters, minlength=self.n_mix) + 1.0
             start = pooled_start(rows, clusters, self.n_mix, self.covariance_type, floor)
             weights.append(counts / counts.sum())

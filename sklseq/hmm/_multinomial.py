@@ -82,6 +82,9 @@ class MultinomialEmission(Emission):
     def distances(self, other):
         return table_distances(self.table, other.table)
 
+    def signature(self):
+        return self.table
+
     def parameters(self):
         held = self.held.get("emissionprob")
         return [Parameter("emissionprob", self.table, "rows", held=held)]
@@ -352,6 +355,13 @@ class MultinomialHMM(BaseHMM):
         """Square roots of proportions, whose distances are Hellinger's."""
         totals = np.maximum(sequences.X.sum(axis=1, keepdims=True), np.finfo(float).tiny)
         return np.sqrt(sequences.X / totals)
+
+    def _given_places(self):
+        if self.emissionprob_init is None:
+            return None
+        shape = (self.n_components, self.n_features_in_)
+        table = check_probabilities(self.emissionprob_init, "emissionprob_init", shape)
+        return np.sqrt(table)[:, None]
 
     def _emission_shapes(self):
         return {"emissionprob": (self.n_components, self.n_features_in_)}

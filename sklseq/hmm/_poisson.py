@@ -81,6 +81,9 @@ class PoissonEmission(Emission):
         roots = np.sqrt(self.rates)[:, None] - np.sqrt(other.rates)[None]
         return (roots**2).sum(axis=2) / 2
 
+    def signature(self):
+        return self.rates
+
     def parameters(self):
         held = np.broadcast_to(self.held.get("rates", False), self.rates.shape)
         # a rate of zero is at the edge of what is possible
@@ -323,6 +326,12 @@ class PoissonHMM(BaseHMM):
 
     def _rows_to_cluster(self, sequences):
         return np.sqrt(sequences.X)  # variances of counts are then about equal
+
+    def _given_places(self):
+        if self.rates_init is None:
+            return None
+        shape = (self.n_components, self.n_features_in_)
+        return np.sqrt(_check_rates(self.rates_init, "rates_init", shape))[:, None]
 
     def _emission_shapes(self):
         return {"rates": (self.n_components, self.n_features_in_)}
