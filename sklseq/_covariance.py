@@ -246,9 +246,20 @@ class CovarianceType(ABC):
         """The same covariances where they are above the floor, else the nearest that are."""
 
     def on_floor(self, covars, floor: Floor) -> np.ndarray:
-        """Entries of variances, or of matrices, that the floor holds up."""
+        """Variances, or whole matrices, that the floor holds up: a mask of the entries."""
         above = Floor(floor.scale, floor.reg_covar * (1.0 + FLOOR_ROUNDING))
-        return self.raised(covars, above) != covars
+        raised = self.raised(covars, above) != covars
+        if self.is_matrix:
+            raised = np.broadcast_to(raised.any(axis=(-2, -1), keepdims=True), raised.shape)
+        return raised
+
+    def columns_of(self, mask, n_components: int, n_features: int) -> np.ndarray:
+        """The columns (K, D) that belong to a mask of variances or of whole matrices."""
+        if self.is_matrix:
+            mask = mask[..., 0]
+        elif mask.ndim == 1:
+            mask = mask[:, None]
+        return np.broadcast_to(mask, (n_components, n_features))
 
     @abstractmethod
     def prior_moments(self, prior: GaussianPrior, means) -> GaussianMoments:

@@ -149,7 +149,7 @@ def test_absurd_codes_are_refused(code):
         model = CategoricalHMM(n_categories=3, random_state=0)
         with pytest.raises(ValueError, match=r"Unknown category 10{9,} in column 0"):
             model.fit([[0], [code]])
-        model.fit([[0], [1], [2]])
+        model.fit([[0], [1], [2]] * 5)
         with pytest.raises(ValueError, match=r"Unknown category 10{9,} in column 0"):
             model.predict([[code]])
 

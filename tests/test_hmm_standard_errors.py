@@ -9,7 +9,7 @@ from references_hmm_extra import EXTRA_FAMILIES
 from sklearn.exceptions import ConvergenceWarning
 from test_hmm_known_states import class_of
 
-from sklseq import CategoricalHMM, GaussianHMM, PoissonHMM
+from sklseq import CategoricalHMM, GaussianHMM, GaussianMixtureHMM, PoissonHMM
 
 ALL = FAMILIES + EXTRA_FAMILIES
 
@@ -271,3 +271,30 @@ def test_an_impossible_x_is_named():
         X = [[[0], [0]], [[0], [2]]]
         with pytest.raises(ValueError, match="No standard errors: sequence 1 has probability zero"):
             model.standard_errors(X)
+
+
+@pytest.mark.parametrize("estimator", [GaussianHMM, GaussianMixtureHMM])
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
+def test_a_covariance_on_the_floor_has_no_error_and_the_others_have(
+    rng, estimator, covariance_type
+):
+    """A step of the difference would leave the cone: that was a LinAlgError."""
+    X = np.vstack([rng.normal(size=(50, 2)), rng.normal(size=(50, 2)) + 6.0])
+    if covariance_type in ("full", "tied"):
+        X = np.hstack([X, X[:, :1]])
+    else:
+        X[:50] = 0.0
+    mixture = {} if estimator is GaussianHMM else {"n_mix": 1}
+    hmm = estimator(2, covariance_type=covariance_type, random_state=0, tol=1e-10, **mixture)
+    with pytest.warns(ConvergenceWarning, match="on the floor"):
+        errors = hmm.fit(X).standard_errors(X)
+    switch = np.argmax(hmm.predict(X) != hmm.predict(X)[0])
+    leaves, stays = hmm.predict(X)[[0, switch]]
+    # one move in 50 steps; the other state is never left
+    assert errors.transmat[leaves, stays] == pytest.approx(np.sqrt(0.02 * 0.98 / 50), rel=0.02)
+    floored = [0, 1] if covariance_type in ("full", "tied") else [leaves]
+    for name in ("means", "covars"):
+        error = np.isnan(getattr(errors, name)).reshape(len(getattr(errors, name)), -1)
+        wanted = np.isin(np.arange(2), floored) if len(error) == 2 else np.ones(len(error), bool)
+        np.testing.assert_array_equal(error.all(axis=1), wanted)
+        np.testing.assert_array_equal(error.any(axis=1), wanted)

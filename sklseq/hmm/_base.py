@@ -333,6 +333,7 @@ class BaseHMM(BaseSequenceModel):
             f"{type(self).__name__} has {n_free} free parameters in {self.n_components} states, X "
             f"has {n_values} values in {sequences.n_steps} rows: the fit says more about the "
             "start than about the data. Fewer states, parameters that are fixed, or more data.",
+            ConvergenceWarning,
             stacklevel=4,
         )
 
@@ -946,8 +947,9 @@ class BaseHMM(BaseSequenceModel):
         StandardErrors
             Named tuple with an array for each fitted parameter, in its shape and under its name
             without the underscore.  0 for what is fixed: held entries and structural zeros (here an
-            estimate of 0 counts as such).  NaN for probabilities at the edge, below 1e-6, and
-            for a row that has no other left.
+            estimate of 0 counts as such).  NaN at the edge of what is possible: probabilities below
+            1e-6, a row that has no other left, covariances on the floor of `reg_covar` and what
+            they say of the means.
 
         Raises
         ------
@@ -976,7 +978,7 @@ class BaseHMM(BaseSequenceModel):
         JRSS B 44.  Zucchini, MacDonald & Langrock (2016), sec. 3.6.
         """
         sequences = self._check_X(X, groups, lengths)
-        model = self._learning_model()
+        model = self._learning_model(sequences)
         if np.isneginf(self._run(model, "log_likelihoods", sequences)[0]).any():
             raise ValueError(f"No standard errors: {model.why_impossible(sequences)}")
         with limit_threads(sequences.n_steps):
@@ -1170,11 +1172,12 @@ class BaseHMM(BaseSequenceModel):
     def _sequence_scores(self, sequences: Sequences) -> np.ndarray:
         return self._run(self._model_for(sequences), "log_likelihoods", sequences)[0]
 
-    def _learning_model(self) -> HMM:
-        """The fitted model that knows which of its entries are held."""
+    def _learning_model(self, sequences: Sequences | None = None) -> HMM:
+        """The fitted model that knows which of its entries are held, and what X puts under them."""
         model = self._model()
         held = check_fixed(self, self._shapes())
-        return replace(model, emission=replace(model.emission, held=held), held=held)
+        learning = {"held": held} if sequences is None else self._learning(sequences, held)
+        return replace(model, emission=replace(model.emission, **learning), held=held)
 
     def _support_of(self, model: HMM) -> list[np.ndarray]:
         """Which probabilities of each table can differ from 0; the others are 0 by structure.

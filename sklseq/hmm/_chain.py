@@ -151,6 +151,7 @@ class Parameter(NamedTuple):
     kind: str  # "rows" of probabilities, "free" entries, "symmetric" matrices
     scale: np.ndarray | None = None  # the unit of a small step ("free", "symmetric")
     held: np.ndarray | None = None  # entries that are not estimated
+    edge: np.ndarray | None = None  # entries that have no error ("free", "symmetric")
 
 
 class LogTails(NamedTuple):

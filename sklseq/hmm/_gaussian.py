@@ -146,7 +146,7 @@ class GaussianEmission(Emission):
         return distance / 8 + np.linalg.slogdet(middle)[1] / 2 - outer / 4
 
     def parameters(self):
-        return gaussian_parameters(self.type, self.means, self.covars, self.held)
+        return gaussian_parameters(self.type, self.means, self.covars, self.held, self.floor)
 
     def with_values(self, values):
         return replace(self, means=values[0], covars=values[1])
@@ -196,16 +196,28 @@ def _pooled_variances(X, labels, centre, floor) -> tuple[np.ndarray, np.ndarray]
     return means, diag.estimate(pooled, floor.scale**2, floor)
 
 
-def gaussian_parameters(covariance: CovarianceType, means, covars, held) -> list[Parameter]:
-    """Means and covariances of K Gaussians for `standard_errors`."""
+def gaussian_parameters(
+    covariance: CovarianceType, means, covars, held, floor: Floor | None
+) -> list[Parameter]:
+    """Means and covariances of K Gaussians for `standard_errors`.
+
+    The unit of a step in a matrix shrinks with its least eigenvalue, or it would leave the cone.
+    """
+    edge = held_up = None
+    if floor is not None:
+        edge = covariance.on_floor(covars, floor)
+        # a mean is as certain as its covariance says, which is here the floor's word
+        held_up = covariance.columns_of(edge, *means.shape)
     deviations = covariance.deviations(covars, *means.shape)
     if covariance.is_matrix:
         of_columns = np.sqrt(np.diagonal(covars, axis1=-2, axis2=-1))
         unit = of_columns[..., :, None] * of_columns[..., None, :]
-        covars = Parameter("covars", covars, "symmetric", unit, held.get("covars"))
+        least = np.linalg.eigvalsh(covars / unit)[..., :1, None]
+        unit = unit * np.clip(100.0 * least, np.finfo(float).eps, 1.0)
+        covars = Parameter("covars", covars, "symmetric", unit, held.get("covars"), edge)
     else:
-        covars = Parameter("covars", covars, "free", covars, held.get("covars"))
-    return [Parameter("means", means, "free", deviations, held.get("means")), covars]
+        covars = Parameter("covars", covars, "free", covars, held.get("covars"), edge)
+    return [Parameter("means", means, "free", deviations, held.get("means"), held_up), covars]
 
 
 def normal_log_tails(z) -> LogTails:

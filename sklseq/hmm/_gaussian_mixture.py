@@ -207,15 +207,17 @@ class GaussianMixtureEmission(Emission):
 
     def parameters(self):
         of_states = [
-            gaussian_parameters(self.type, means, covars, self._held_of(k))
+            gaussian_parameters(self.type, means, covars, self._held_of(k), self.floor)
             for k, (means, covars) in enumerate(zip(self.means, self.covars))
         ]
         stacked = []
         for parts in zip(*of_states):
-            held = None if parts[0].held is None else np.stack([part.held for part in parts])
-            values, scale = (np.stack([getattr(part, name) for part in parts])
-                             for name in ("values", "scale"))  # fmt: skip
-            stacked.append(Parameter(parts[0].name, values, parts[0].kind, scale, held))
+            held, edge, values, scale = (
+                None if first is None else np.stack([getattr(part, name) for part in parts])
+                for name in ("held", "edge", "values", "scale")
+                for first in (getattr(parts[0], name),)
+            )
+            stacked.append(Parameter(parts[0].name, values, parts[0].kind, scale, held, edge))
         return [Parameter("weights", self.weights, "rows", held=self.held.get("weights")), *stacked]
 
     def with_values(self, values):

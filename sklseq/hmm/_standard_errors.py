@@ -37,8 +37,9 @@ def standard_errors(model: HMM, sequences: Sequences, n_jobs: int | None) -> dic
     flat[edge] = np.nan
     if edge.any():
         warnings.warn(
-            f"{edge.sum()} probabilities are below {EDGE} or left without another: at the edge of "
-            "what is possible there is no standard error, they get NaN.",
+            f"{edge.sum()} entries are probabilities below {EDGE} or left without another, or "
+            "covariances on the floor: at the edge of what is possible there is no standard error, "
+            "they get NaN.",
             ConvergenceWarning,
             stacklevel=3,
         )
@@ -88,7 +89,12 @@ def _directions(parameters) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _is_free(one: Parameter) -> np.ndarray:
-    return ~np.broadcast_to(False if one.held is None else one.held, one.values.shape)
+    held = np.broadcast_to(False if one.held is None else one.held, one.values.shape)
+    return ~(held | _at_edge(one))
+
+
+def _at_edge(one: Parameter) -> np.ndarray:
+    return np.zeros(one.values.shape, dtype=bool) if one.edge is None else one.edge
 
 
 def _free_in_rows(one: Parameter, edge):
@@ -110,6 +116,7 @@ def _free_in_rows(one: Parameter, edge):
 
 
 def _free_entries(one: Parameter, edge):
+    edge[:] = _at_edge(one).ravel()
     for j in np.flatnonzero(_is_free(one)):
         yield [j], 1.0, one.scale.flat[j]
 
@@ -118,6 +125,7 @@ def _free_pairs(one: Parameter, edge):
     """An entry and its mirror image."""
     n_columns = one.values.shape[-1]
     positions = np.arange(one.values.size).reshape(-1, n_columns, n_columns)
+    edge[:] = _at_edge(one).ravel()
     free = _is_free(one).reshape(positions.shape)
     for matrix, is_free in zip(positions, free):
         for d, e in zip(*np.tril_indices(n_columns)):
