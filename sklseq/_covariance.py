@@ -253,6 +253,19 @@ class CovarianceType(ABC):
             raised = np.broadcast_to(raised.any(axis=(-2, -1), keepdims=True), raised.shape)
         return raised
 
+    def rounding(self, covars) -> float:
+        """Nats by which rounding of the entries of a matrix may change a log-density.
+
+        The least eigenvalue of a correlation matrix has the absolute error of its entries, and a
+        log-density has its relative one.
+        """
+        if not self.is_matrix:
+            return 0.0
+        deviations = np.sqrt(np.diagonal(covars, axis1=-2, axis2=-1))
+        least = np.linalg.eigvalsh(covars / (deviations[..., None] * deviations[..., None, :]))
+        eps = np.finfo(float).eps
+        return float(covars.shape[-1] ** 2 * eps / max(least.min(), eps))
+
     def columns_of(self, mask, n_components: int, n_features: int) -> np.ndarray:
         """The columns (K, D) that belong to a mask of variances or of whole matrices."""
         if self.is_matrix:

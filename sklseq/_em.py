@@ -179,7 +179,7 @@ class _Run:
         statistics, log_likelihood = _expect(model, self.workers)
         before = self.objective
         now = self._objective_of(model, log_likelihood)
-        if not now >= before - self._rounding * max(1.0, abs(before)):
+        if not now >= before and not now >= before - self._rounding(model):
             warnings.warn(
                 f"The objective fell from {before} to {now} nats per step in iteration "
                 f"{self.n_iter + 1}, which EM cannot do: the parameters before it are kept. "
@@ -192,15 +192,16 @@ class _Run:
         self._record(model, statistics, log_likelihood)
         return now - before
 
-    @property
-    def _rounding(self) -> float:
-        """Relative fall of the objective that is rounding.
+    def _rounding(self, model) -> float:
+        """Fall of the objective, in nats per step, that is rounding.
 
         Posterior probabilities are differences of log-likelihoods, so their relative error is the
         last digit of the total.  It moves the M-step away from its maximum, which costs its square.
+        A model may know more of its own densities.
         """
         total = self.objective * self.workers.sequences.n_steps
-        return ROUNDING + (np.finfo(float).eps * total) ** 2
+        relative = ROUNDING + (np.finfo(float).eps * total) ** 2
+        return relative * max(1.0, abs(self.objective)) + getattr(model, "rounding", 0.0)
 
     def _leap(self, start) -> float:
         """Squared extrapolation along two EM steps from `start`, of which the first was taken.

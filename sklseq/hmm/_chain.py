@@ -110,6 +110,11 @@ class Emission(ABC):
         """Log prior density of the parameters, up to a constant."""
         return 0.0
 
+    @property
+    def rounding(self) -> float:
+        """Nats by which rounding alone may change the log-density of a step."""
+        return 0.0
+
     def admissible(self) -> Emission:
         """The same emission if an M-step could return it, else the nearest one that it could."""
         return self
@@ -279,6 +284,10 @@ class HMM:
                 parts.append(self.emission.statistics(block, rows))
         emission = reduce(add_statistics, parts)
         return ChainStatistics(starts, transitions, ends, emission), float(log_likelihood)
+
+    @property
+    def rounding(self) -> float:
+        return self.emission.rounding
 
     def _e_step_of_source(self, source, offsets) -> tuple[ChainStatistics, float]:
         """The same in one pass, which leaves no posteriors."""

@@ -74,6 +74,10 @@ class GaussianEmission(Emission):
     def log_prior(self):
         return self.type.log_prior(self.prior, self.means, self.covars)
 
+    @property
+    def rounding(self):
+        return self.type.rounding(self.covars)
+
     def admissible(self):
         raised = self.type.raised(self.covars, self.floor)
         return replace(self, covars=np.where(self.held.get("covars", False), self.covars, raised))

@@ -108,6 +108,10 @@ class GaussianMixtureEmission(Emission):
             self._held_of(state), self.prior,
         )  # fmt: skip
 
+    @property
+    def rounding(self):
+        return max(map(self.type.rounding, self.covars))
+
     def admissible(self):
         parts = [self._components_of(k).admissible() for k in range(len(self.means))]
         return replace(self, covars=np.stack([part.covars for part in parts]))
