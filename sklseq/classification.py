@@ -24,6 +24,7 @@ from sklseq._base import unchanged_on_error
 from sklseq._documentation import DocumentationLink
 from sklseq._sequences import check_items, concatenate, fill_masked, is_collection
 from sklseq._validation import as_fitted, check_entries, check_probabilities
+from sklseq.rnn._vocabulary import check_texts
 
 __all__ = ["SequenceClassifier"]
 
@@ -43,6 +44,8 @@ class SequenceClassifier(DocumentationLink, ClassifierMixin, MetaEstimatorMixin,
         A step-level model of this package, such as ``GaussianHMM``, or a Pipeline that ends in one;
         it is cloned for each class.  The transformers of a Pipeline are fitted once, on the
         sequences of all classes: likelihoods compare only where all classes see the same data.
+        Or a ``CharRNNLanguageModel``: X is then texts (strings or lists of tokens), all classes
+        know the symbols of all, and a symbol that none knows has a learned probability.
     priors : array-like of shape (n_classes,), default=None
         Prior probabilities of the classes, in the order of `classes_`.  Default: their frequencies
         in ``fit``.
@@ -68,6 +71,12 @@ class SequenceClassifier(DocumentationLink, ClassifierMixin, MetaEstimatorMixin,
     --------
     GaussianHMM : A model of sequences of vectors.
     CategoricalHMM : A model of sequences of symbols.
+    CharRNNLanguageModel : A model of texts.
+
+    Notes
+    -----
+    A sequence that is impossible under the model of every class gets the classes' priors, and a
+    UserWarning that says how to keep probabilities above zero.
 
     References
     ----------
@@ -102,7 +111,8 @@ class SequenceClassifier(DocumentationLink, ClassifierMixin, MetaEstimatorMixin,
         Parameters
         ----------
         X : list of array-like of shape (n_steps_i, n_features), 3-D array, or 2-D array
-            The sequences; each row of a 2-D array is one of scalar steps.
+            The sequences; each row of a 2-D array is one of scalar steps.  For a model of texts, a
+            list, array or Series of str, or lists of tokens.
         y : array-like of shape (n_sequences,)
             Their labels.
 
@@ -132,7 +142,11 @@ class SequenceClassifier(DocumentationLink, ClassifierMixin, MetaEstimatorMixin,
             fitted.append(transformer)
         estimators = []
         for code in range(len(classes)):
-            estimator = _with_all_categories(_seeded(model, seeds), sequences)
+            estimator = _seeded(model, seeds)
+            if _is_text_model(model):
+                estimator = estimator._with_symbols_of(sequences)
+            else:
+                estimator = _with_all_categories(estimator, sequences)
             with _warnings_of(classes[code]):
                 estimators.append(estimator.fit(_take(sequences, codes == code)))
         self.classes_, self.class_prior_ = classes, prior
@@ -166,7 +180,7 @@ class SequenceClassifier(DocumentationLink, ClassifierMixin, MetaEstimatorMixin,
         ndarray of shape (n_sequences, n_classes)
             Columns in the order of `classes_`.
         """
-        return np.exp(self.predict_log_proba(X))
+        return np.exp(_log_posterior(self._joint_log_likelihood(X)))
 
     def predict_log_proba(self, X) -> np.ndarray:
         """Log posterior probabilities of the classes, in nats.
@@ -181,8 +195,7 @@ class SequenceClassifier(DocumentationLink, ClassifierMixin, MetaEstimatorMixin,
         ndarray of shape (n_sequences, n_classes)
             Columns in the order of `classes_`.
         """
-        joint = self._joint_log_likelihood(X)
-        return joint - logsumexp(joint, axis=1, keepdims=True)
+        return _log_posterior(self._joint_log_likelihood(X))
 
     def _joint_log_likelihood(self, X) -> np.ndarray:
         """log pi_c + log p_c(x) of each sequence and class, (n_sequences, n_classes)."""
@@ -193,15 +206,22 @@ class SequenceClassifier(DocumentationLink, ClassifierMixin, MetaEstimatorMixin,
         sequences = self._check_X(X)
         for transformer in self.transformers_:
             sequences = transformer.transform(sequences)
+        score = "score_samples" if _is_text_model(self.estimators_[0]) else "score_sequences"
         with np.errstate(divide="ignore"):
-            joint = np.log(prior) + np.stack(
-                [estimator.score_sequences(sequences) for estimator in self.estimators_], axis=1
+            log_prior = np.log(prior)
+            joint = log_prior + np.stack(
+                [getattr(estimator, score)(sequences) for estimator in self.estimators_], axis=1
             )
         impossible = np.isneginf(joint).all(axis=1)
         if impossible.any():
-            raise ValueError(
-                f"Sequence {np.argmax(impossible)} has probability zero under the model of every "
-                "class, so that no class can be told from another."
+            joint[impossible] = log_prior  # they tell nothing about the class
+            warnings.warn(
+                f"{impossible.sum()} of {len(joint)} sequences (the first: "
+                f"{np.argmax(impossible)}) have probability zero under the model of every class, "
+                "so that no class can be told from another: they get the classes' priors. "
+                f"{_way_out(self.estimators_[0])}",
+                UserWarning,
+                stacklevel=3,
             )
         return joint
 
@@ -214,8 +234,11 @@ class SequenceClassifier(DocumentationLink, ClassifierMixin, MetaEstimatorMixin,
                 "label for each sequence."
             )
         X = fill_masked(X)
-        self._rows_are_sequences = not is_collection(X)
-        if self._rows_are_sequences:
+        text = _is_text_model(_split_pipeline(self.estimator)[1])
+        self._rows_are_sequences = not text and not is_collection(X)
+        if text:
+            X = check_texts(X)
+        elif self._rows_are_sequences:
             X = validate_data(self, X, **self._array_rules())[:, :, None]
         else:
             check_items(X)
@@ -227,6 +250,8 @@ class SequenceClassifier(DocumentationLink, ClassifierMixin, MetaEstimatorMixin,
         return X, y
 
     def _check_X(self, X):
+        if _is_text_model(self.estimators_[0]):
+            return check_texts(X)
         X = fill_masked(X)
         if is_collection(X):
             check_items(X)
@@ -259,6 +284,24 @@ def _split_pipeline(estimator) -> tuple[list, object]:
         return [], estimator
     steps = [step for _, step in estimator.steps]
     return [step for step in steps[:-1] if step is not None and step != "passthrough"], steps[-1]
+
+
+def _log_posterior(joint: np.ndarray) -> np.ndarray:
+    return joint - logsumexp(joint, axis=1, keepdims=True)
+
+
+def _is_text_model(estimator) -> bool:
+    """Whether samples are texts: strings, or lists of tokens."""
+    return get_tags(estimator).input_tags.string
+
+
+def _way_out(estimator) -> str:
+    """What keeps probabilities above zero."""
+    if _is_text_model(estimator):
+        return "handle_unknown='ignore' gives a symbol that no class has a probability."
+    if "alpha" in estimator.get_params():
+        return f"alpha above 0 (it is {estimator.alpha!r}) adds to the count of every category."
+    return ""
 
 
 @contextmanager

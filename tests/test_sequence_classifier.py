@@ -234,8 +234,18 @@ def test_impossible_sequences():
     proba = classifier.predict_proba([[[0]], [[1]]])
     np.testing.assert_allclose(proba[0], [1.0, 0.0])  # b never says 0
     assert not np.isnan(proba).any()
-    with pytest.raises(ValueError, match="Sequence 1 has probability zero under the model"):
-        classifier.predict([[[0]], [[2]]])
+    message = r"1 of 2 sequences \(the first: 1\) have probability zero .* alpha above 0 \(it is 0"
+    with pytest.warns(UserWarning, match=message) as told:
+        proba = classifier.predict_proba([[[0]], [[2]]])
+    assert told[0].filename == __file__
+    np.testing.assert_allclose(proba, [[1.0, 0.0], [2 / 3, 1 / 3]])
+    with pytest.warns(UserWarning, match="probability zero") as told:
+        assert classifier.predict([[[2]]]).tolist() == ["a"]
+    assert told[0].filename == __file__
+    smoothed = SequenceClassifier(CategoricalHMM(1, n_categories=3, alpha=1.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        smoothed.fit(codes, ["a", "a", "b"]).predict_proba([[[2]]])
 
 
 # --- Models and pipelines inside ------------------------------------------------------------------

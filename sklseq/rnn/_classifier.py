@@ -28,6 +28,7 @@ from sklseq.rnn._vocabulary import (
     EncodedTexts,
     Vocabulary,
     check_texts,
+    has_integer_lists,
     has_lists,
     is_text,
     settled,
@@ -182,9 +183,11 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
     output), W_hh' for the RNN; ``input_weights_[0]`` likewise of V, one row per symbol.
 
     A 2-D numeric X is taken as **one short sequence of scalar steps per row**; it is computed in
-    float64 and without dropout. Texts are computed in float32; a text's output does not depend on
-    the others in the call, to the bit. A sample of integer weight w is w samples, one of weight 0
-    none, and the order of the samples has no effect (with ``shuffle``).
+    float64 and without dropout.  Numbers should be of the order of 1 (``StandardScaler``): far from
+    it ``fit`` warns.  Lists of integers are numbers, too, with a warning: tokens must be strings.
+    Texts are computed in float32; a text's output does not depend on the others in the call, to the
+    bit. A sample of integer weight w is w samples, one of weight 0 none, and the order of the
+    samples has no effect (with ``shuffle``).
 
     References
     ----------
@@ -433,7 +436,10 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
                 for name in ("n_features_in_", "feature_names_in_"):
                     self.__dict__.pop(name, None)
         else:
+            integers = has_integer_lists(X)
             X = validate_data(self, X, dtype=np.float64, order="C", reset=reset)
+            if reset:
+                warn_of_numbers(X, integers)
         y = column_or_1d(y, warn=True)
         check_consistent_length(X, y)
         check_classification_targets(y)
@@ -765,6 +771,7 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         return self.classes_[np.minimum(chosen, len(self.classes_) - 1)]
 
 
+FAR, WIDE, NARROW = 20.0, 300.0, 1e-3  # numbers that a fresh network does not tell apart
 SAMPLE_ROUND = 64  # texts drawn at once
 MOST_REPETITIONS = 10  # times the number of samples: beyond, integer weights stay weights
 
@@ -773,3 +780,22 @@ def as_sequences(X: np.ndarray) -> EncodedTexts:
     """Rows of a table as sequences of numbers."""
     n, steps = X.shape
     return EncodedTexts(X.reshape(-1), np.arange(n) * steps, np.full(n, steps))
+
+
+def warn_of_numbers(X: np.ndarray, integers: bool) -> None:
+    """Numbers that were meant as tokens, or that are far from the order of 1."""
+    if integers:
+        warnings.warn(
+            "X holds lists of integers, which are taken as numbers on a scale. Tokens must be "
+            "strings: [[str(token) for token in text] for text in X]; an array is numbers.",
+            UserWarning,
+            stacklevel=5,
+        )
+    center, spread = abs(X.mean()), X.std()
+    if center > max(FAR, 3.0 * spread) or spread > WIDE or 0.0 < spread < NARROW:
+        warnings.warn(
+            f"X has mean {X.mean():.3g} and standard deviation {spread:.3g}, but the network reads "
+            "numbers of the order of 1. Scale them: make_pipeline(StandardScaler(), model).",
+            UserWarning,
+            stacklevel=5,
+        )

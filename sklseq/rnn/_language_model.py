@@ -363,6 +363,15 @@ class CharRNNLanguageModel(TransformerMixin, DensityMixin, BaseCharRNN):
         used = np.flatnonzero(weights > 0)
         return vocabulary, texts.take(used), weights[used]
 
+    def _with_symbols_of(self, texts: list) -> CharRNNLanguageModel:
+        """Itself, told to know the symbols of these texts, be they in those of ``fit`` or not."""
+        self._check_parameters()
+        tokens, n_tokens = tokenize(texts, self.analyzer)
+        known = self._learn_vocabulary(tokens, n_tokens, np.ones(len(texts)), False)
+        if not known.symbols:  # all texts are empty
+            return self
+        return self.set_params(min_frequency=None, max_symbols=None, vocabulary=known.symbols)
+
     def _start(self, architecture: Architecture, again: bool, random) -> np.ndarray:
         if not again:
             return architecture.initial_parameters(random)

@@ -140,6 +140,13 @@ def has_lists(texts: list) -> bool:
     return any(isinstance(text, list) for text in texts)
 
 
+def has_integer_lists(X: object) -> bool:
+    """Whether X is lists of Python integers, which may be meant as tokens."""
+    if not isinstance(X, list | tuple) or not all(isinstance(item, list | tuple) for item in X):
+        return False
+    return all(type(token) is int for item in X for token in item)
+
+
 def _split_by_callable(analyzer: Callable[[str], Sequence[str]], text: str) -> list[str]:
     tokens = analyzer(text)
     tokens = list(tokens) if hasattr(tokens, "__iter__") else [tokens]
