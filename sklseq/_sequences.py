@@ -127,6 +127,8 @@ def check_sequences(
     if is_collection(X):
         sequences = _from_collection(estimator, X, groups, lengths, reset)
     else:
+        if reset:
+            _warn_rows_or_sequences(X)
         rules = _array_rules(estimator)
         valid = _is_valid_already(estimator, X, rules, reset)
         if reset or not valid:
@@ -307,6 +309,19 @@ def check_sparse(X, what: str = "X") -> None:
                     raise ValueError(f"indices must lie from 0 to {size - 1}")
     except ValueError as error:
         raise ValueError(f"{what} is a damaged sparse matrix: {error}.") from None
+
+
+def _warn_rows_or_sequences(X) -> None:
+    """A list of arrays of one length may be rows, or sequences of scalars."""
+    if not isinstance(X, list | tuple) or not all(hasattr(item, "shape") for item in X):
+        return
+    if len(X) and _n_dims(X[0]) == 1 and len(X[0]) > 1:
+        warnings.warn(
+            f"X is a list of {len(X)} 1-D arrays of length {len(X[0])}: they are read as the "
+            f"{len(X)} rows of one sequence of {len(X[0])} features. If each is a sequence of "
+            "scalars, make it 2-D with item.reshape(-1, 1); np.asarray(X) says that they are rows.",
+            stacklevel=6,
+        )
 
 
 def fill_masked(X):

@@ -460,7 +460,7 @@ class BaseHMM(BaseSequenceModel):
         return self._model()
 
     def _start(self, sequences: Sequences, random_state, way: str) -> HMM:
-        n_states = self.n_components
+        n_states = int(self.n_components)  # a small NumPy integer would overflow
         stationary = self.initial_state == "stationary"
         transmat = None
         if self.transmat_init is not None:
@@ -493,6 +493,7 @@ class BaseHMM(BaseSequenceModel):
         rows = None if self._all_given() else self._rows_to_cluster(sequences)
         if rows is None:
             return None
+        n_states = int(self.n_components)
         places = self._given_places()
         if places is not None:
             labels = nearest_labels(rows, places)
@@ -500,11 +501,11 @@ class BaseHMM(BaseSequenceModel):
                 return labels
             return np.where(sequences.aligned[0] >= 0, sequences.aligned[0], labels)
         if way == "segments":
-            labels = segment_labels(sequences.offsets, self.n_components)
+            labels = segment_labels(sequences.offsets, n_states)
         else:
-            labels = label_rows(rows, self.n_components, random_state, way=way)
+            labels = label_rows(rows, n_states, random_state, way=way)
         if sequences.aligned:
-            return with_known_labels(labels, sequences.aligned[0], self.n_components)
+            return with_known_labels(labels, sequences.aligned[0], n_states)
         return labels
 
     @classmethod
@@ -1192,6 +1193,19 @@ class BaseHMM(BaseSequenceModel):
     def _n_free_parameters(self) -> int:
         model = self._learning_model()
         return _with_tables(model, self._support_of(model)).n_free_parameters()
+
+
+def warn_fractions(X, name: str) -> None:
+    """Counts that are none: the formulas take them, but they have no such distribution."""
+    parts = X - np.floor(X)
+    if not np.fmax.reduce(parts, axis=None, initial=0.0) > 0.0:
+        return
+    row, column = np.argwhere(parts > 0)[0]
+    warnings.warn(
+        f"{name} is for counts, which are whole numbers: X has {X[row, column]:g} at row {row}, "
+        f"column {column}. Means, rates and proportions have other distributions.",
+        stacklevel=6,
+    )
 
 
 def _warn_labels(y, sequences: Sequences, name: str) -> None:

@@ -384,6 +384,17 @@ class CategoricalHMM(BaseHMM):
         super()._check_parameters()
         check_real(self, "alpha", 0.0)
 
+    def _check_X(self, X, groups=None, lengths=None, *, y=None, reset=False) -> Sequences:
+        try:
+            return super()._check_X(X, groups, lengths, y=y, reset=reset)
+        except ValueError as error:
+            if not str(error).startswith("could not convert string to float"):
+                raise
+            raise ValueError(
+                f"{error}. X must hold codes, integers from 0 on: sklearn.preprocessing."
+                "OrdinalEncoder makes them of strings (a word in each row, one row a step)."
+            ) from None
+
     def _encode(self, sequences: Sequences, reset: bool) -> Sequences:
         X = sequences.X
         largest = np.full(X.shape[1], MISSING, np.int64)
@@ -440,7 +451,7 @@ class CategoricalHMM(BaseHMM):
                 f"n_categories must have one number for each of the {len(largest)} columns of X, "
                 f"got {self.n_categories!r}."
             )
-        return np.broadcast_to(counts, largest.shape).copy()
+        return np.broadcast_to(counts.astype(np.intp), largest.shape).copy()
 
     def _check_codes(self, largest: np.ndarray) -> None:
         """Codes that are names of things, such as hashes, would ask for all the memory."""

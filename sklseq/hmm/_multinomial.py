@@ -10,7 +10,7 @@ from scipy.special import betainc, gammaln
 
 from sklseq._sequences import Sequences
 from sklseq._validation import as_fitted, check_count, check_probabilities, check_real
-from sklseq.hmm._base import BaseHMM
+from sklseq.hmm._base import BaseHMM, warn_fractions
 from sklseq.hmm._categorical import (
     table_distances,
     table_gradient,
@@ -329,8 +329,9 @@ class MultinomialHMM(BaseHMM):
         estimator = cls._from_chain(startprob, transmat, params)
         table = check_probabilities(emissionprob, "emissionprob", (estimator.n_components, None))
         estimator.emissionprob_ = table
+        _refuse_one_column(table.shape[1])
         estimator.n_features_in_ = table.shape[1]
-        estimator.n_trials_ = 1 if estimator.n_trials is None else estimator.n_trials
+        estimator.n_trials_ = 1 if estimator.n_trials is None else int(estimator.n_trials)
         return estimator
 
     def __sklearn_tags__(self):
@@ -347,8 +348,10 @@ class MultinomialHMM(BaseHMM):
 
     def _encode(self, sequences: Sequences, reset: bool) -> Sequences:
         if reset:
+            _refuse_one_column(sequences.X.shape[1])
+            warn_fractions(sequences.X, type(self).__name__)
             mean_total = int(np.rint(sequences.X.sum(axis=1).mean()))
-            self.n_trials_ = mean_total if self.n_trials is None else self.n_trials
+            self.n_trials_ = mean_total if self.n_trials is None else int(self.n_trials)
         return sequences
 
     def _rows_to_cluster(self, sequences):
@@ -389,3 +392,13 @@ class MultinomialHMM(BaseHMM):
 
     def _set_emission(self, emission):
         self.emissionprob_ = emission.table
+
+
+def _refuse_one_column(n_features: int) -> None:
+    """Every count of one category is certain, given the total of its row."""
+    if n_features == 1:
+        raise ValueError(
+            "MultinomialHMM counts categories, one in each column, and needs two of them: got "
+            "n_features=1. A column of codes (0, 1, 2 ...) is for CategoricalHMM; a column of "
+            "counts of one thing is for PoissonHMM."
+        )

@@ -12,7 +12,7 @@ from scipy.stats import poisson
 
 from sklseq._covariance import STARVED, column_mean
 from sklseq._validation import as_fitted, check_broadcast, check_parameter_array, check_real
-from sklseq.hmm._base import BaseHMM
+from sklseq.hmm._base import BaseHMM, warn_fractions
 from sklseq.hmm._chain import Emission, LogTails, Parameter
 
 MINIMUM = np.finfo(float).tiny
@@ -323,6 +323,11 @@ class PoissonHMM(BaseHMM):
         tags = super().__sklearn_tags__()
         tags.input_tags.positive_only = True
         return tags
+
+    def _encode(self, sequences, reset):
+        if reset:
+            warn_fractions(sequences.X, type(self).__name__)
+        return sequences
 
     def _rows_to_cluster(self, sequences):
         return np.sqrt(sequences.X)  # variances of counts are then about equal
