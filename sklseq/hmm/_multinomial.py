@@ -18,6 +18,7 @@ from sklseq.hmm._categorical import (
     table_m_step,
 )
 from sklseq.hmm._chain import Emission, LogTails, Parameter, n_free_in_rows
+from sklseq.hmm._saddle_point import LARGE, deviance, half_log
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,23 @@ class MultinomialEmission(Emission):
         # the multinomial coefficient: in how many orders the counts can come about
         out += gammaln(X.sum(axis=1, keepdims=True) + 1.0)
         out -= gammaln(X + 1.0).sum(axis=1, keepdims=True)
+        totals = X.sum(axis=1)
+        large = np.flatnonzero(totals > LARGE)
+        if len(large):
+            self._log_prob_of_large(X[large], totals[large], large, out)
         if not self.table.all():
             impossible = (X > 0).astype(float) @ (self.table == 0).astype(float).T > 0
             out[impossible] = -np.inf
+
+    def _log_prob_of_large(self, X, totals, rows, out):
+        """The rows of `out` whose plain form would cancel: Poisson counts, given their total.
+
+        A table that sums to 1 but for rounding is taken as one that does.
+        """
+        common = half_log(totals) - half_log(X).sum(axis=1)
+        for k, probabilities in enumerate(np.maximum(self.table, np.finfo(float).tiny)):
+            apart = deviance(X, totals[:, None] * probabilities)
+            out[rows, k] = common - apart.sum(axis=1)
 
     def statistics(self, X, posteriors) -> tuple[np.ndarray]:
         """Expected counts (K, V)."""

@@ -14,6 +14,7 @@ from sklseq._covariance import STARVED, column_mean
 from sklseq._validation import as_fitted, check_broadcast, check_parameter_array, check_real
 from sklseq.hmm._base import BaseHMM, warn_fractions
 from sklseq.hmm._chain import Emission, LogTails, Parameter
+from sklseq.hmm._saddle_point import LARGE, deviance, half_log
 
 MINIMUM = np.finfo(float).tiny
 
@@ -27,7 +28,7 @@ class PoissonSums(NamedTuple):
 
 @dataclass(frozen=True)
 class PoissonEmission(Emission):
-    """Independent Poisson columns; log density by gammaln, so fractional counts are legal."""
+    """Independent Poisson columns; log x! is log Gamma(x + 1), so fractional counts are legal."""
 
     rates: np.ndarray  # (K, D)
     held: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -40,9 +41,19 @@ class PoissonEmission(Emission):
         np.matmul(counts, log_rates.T, out=out)
         out -= observed.astype(float) @ self.rates.T
         out -= gammaln(counts + 1.0).sum(axis=1, keepdims=True)
+        large = np.flatnonzero((counts > LARGE).any(axis=1))
+        if len(large):
+            self._log_prob_of_large(counts[large], observed[large], large, out)
         if not self.rates.all():  # a rate of zero allows no events
             impossible = (counts > 0).astype(float) @ (self.rates == 0).astype(float).T > 0
             out[impossible] = -np.inf
+
+    def _log_prob_of_large(self, counts, observed, rows, out):
+        """The rows of `out` that have counts whose plain form would cancel."""
+        common = half_log(counts).sum(axis=1)
+        for k, rates in enumerate(np.maximum(self.rates, MINIMUM)):
+            apart = np.where(observed, deviance(counts, rates), 0.0)
+            out[rows, k] = -apart.sum(axis=1) - common
 
     def statistics(self, X, posteriors) -> PoissonSums:
         observed = ~np.isnan(X)
@@ -234,6 +245,8 @@ class PoissonHMM(BaseHMM):
     References
     ----------
     W. Zucchini, I. L. MacDonald & R. Langrock (2016), Hidden Markov Models for Time Series, 2nd ed.
+
+    C. Loader (2000), "Fast and accurate computation of binomial probabilities" (large counts).
 
     Examples
     --------
