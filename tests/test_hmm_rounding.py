@@ -1,4 +1,4 @@
-"""Large counts and nearly dependent columns: the log-likelihood keeps its digits, or is known not to.
+"""Large counts and nearly dependent columns: a log-likelihood with its digits, or a known loss.
 
 EM never lowers its objective; a fall that is rounding must not read as a fault of the package.
 """
