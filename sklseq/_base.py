@@ -35,6 +35,11 @@ class UndefinedError(ValueError, AttributeError):
     """
 
 
+def is_estimator(value) -> bool:
+    """Whether it is an instance with scikit-learn's tags, and not a class, a string or None."""
+    return hasattr(value, "__sklearn_tags__") and not isinstance(value, type)
+
+
 @contextmanager
 def unchanged_on_error(estimator):
     """A fit that fails leaves a fitted estimator as it was."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
@@ -43,12 +43,15 @@ class Sequences(NamedTuple):
         What the caller gave: a 2-D X, a 3-D array, or a list of sequences.
     aligned : tuple of ndarray, each of shape (n_steps, ...)
         What else belongs to the rows (inputs, known states); shards cut it as they cut X.
+    labels : list, default=None
+        The names of the sequences, where X was a dict or a Series of them.
     """
 
     X: Any
     offsets: np.ndarray
     form: str = "flat"
     aligned: tuple = ()
+    labels: list | None = None
 
     @property
     def n_steps(self) -> int:
@@ -121,11 +124,12 @@ def check_sequences(
     """
     if groups is not None and lengths is not None:
         raise ValueError("groups and lengths both say where sequences start: pass one of them.")
-    X = fill_masked(X)
+    labels = labels_of(X)
+    X = fill_masked(as_list(X))
     check_sparse(X)
     valid = False
     if is_collection(X):
-        sequences = _from_collection(estimator, X, groups, lengths, reset)
+        sequences = _from_collection(estimator, X, groups, lengths, reset)._replace(labels=labels)
     else:
         if reset:
             _warn_rows_or_sequences(X)
@@ -152,7 +156,7 @@ def align_rows(sequences: Sequences, values, name: str, *, dtype, n_columns=None
     `n_columns=None` asks for one value a step; the result is then ``(n_steps,)``, else
     ``(n_steps, n_columns)``.  NaN is let through.
     """
-    values = fill_masked(values)
+    values = fill_masked(in_order_of(sequences.labels, values, name))
     if sequences.form != "flat":
         if len(values) != sequences.n_sequences:
             raise ValueError(
@@ -324,6 +328,44 @@ def _warn_rows_or_sequences(X) -> None:
         )
 
 
+def as_list(X):
+    """The sequences of a dict, or of a pandas Series of them (groupby makes such), in order."""
+    if isinstance(X, Mapping):
+        items = list(X.values())
+        if items and _n_dims(items[0]) != 2:
+            raise ValueError(
+                "A dict must hold sequences by name, 2-D arrays (n_steps, n_features): its first "
+                f"value is {_n_dims(items[0])}-D. (Of columns by name make a frame.)"
+            )
+        return items
+    if _is_series(X) and X.dtype == object and len(X) and _n_dims(X.iloc[0]) == 2:
+        return list(X)
+    return X
+
+
+def _is_series(X) -> bool:
+    return hasattr(X, "iloc") and getattr(X, "ndim", 0) == 1
+
+
+def labels_of(X) -> list | None:
+    """The names of sequences that have names."""
+    return list(X) if isinstance(X, Mapping) else list(X.index) if _is_series(X) else None
+
+
+def in_order_of(labels: list | None, values, name: str):
+    """What comes beside X as a dict or a Series, in the order of the sequences of X."""
+    own = labels_of(values)
+    items = list(values.values()) if isinstance(values, Mapping) else values
+    if own is None or labels is None or own == labels:
+        return items
+    by_label = dict(zip(own, items))
+    if len(own) != len(labels) or by_label.keys() != set(labels):
+        raise ValueError(
+            f"{name} must have the same names of sequences as X: X has {labels}, {name} has {own}."
+        )
+    return [by_label[label] for label in labels]
+
+
 def fill_masked(X):
     """NaN for the masked entries of a masked array, or of those in a collection.
 
@@ -434,8 +476,11 @@ def _shape(item) -> tuple:
     return np.shape(item) if shape is None else shape
 
 
-def check_items(items) -> None:
-    """Every item of a collection: 2-D, not empty, as many (and the same) columns as the first."""
+def check_items(items) -> int:
+    """Every item of a collection: 2-D, not empty, as many (and the same) columns as the first.
+
+    Their number is returned.
+    """
     first = _shape(items[0])
     columns = list(items[0].columns) if hasattr(items[0], "columns") else None
     for i, item in enumerate(items):
@@ -456,6 +501,7 @@ def check_items(items) -> None:
                 f"All sequences must have the same columns in the same order: sequence {i} has "
                 f"{list(item.columns)}, sequence 0 has {columns}."
             )
+    return first[1]
 
 
 def concatenate(items):
@@ -597,7 +643,7 @@ def iterate_shards(
     sequences: Sequences, shard_steps: int | None = None
 ) -> Iterator[Sequences]:
     """Cut into pieces of whole sequences, of about `shard_steps`; depends on the data only."""
-    X, offsets, _, aligned = sequences
+    X, offsets, aligned = sequences.X, sequences.offsets, sequences.aligned
     window = offsets[:-1] // (shard_steps or SHARD_STEPS)
     firsts = np.concatenate([[0], np.flatnonzero(np.diff(window)) + 1, [len(window)]])
     for first, last in pairwise(firsts):
@@ -641,7 +687,7 @@ def map_shards(
     if sequences.n_steps <= shard_steps or sequences.n_sequences == 1:
         return [function(sequences.X, sequences.offsets, *sequences.aligned)]
     shards = iterate_shards(sequences, shard_steps)
-    calls = [(X, offsets, *aligned) for X, offsets, _, aligned in shards]
+    calls = [(shard.X, shard.offsets, *shard.aligned) for shard in shards]
     return run_calls(function, calls, n_jobs)
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import (
     assert_all_finite,
@@ -20,10 +21,11 @@ from sklearn.utils import (
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklseq._base import unchanged_on_error
+from sklseq._base import BaseSequenceModel, is_estimator, unchanged_on_error
 from sklseq._documentation import DocumentationLink
-from sklseq._sequences import check_items, concatenate, fill_masked, is_collection
+from sklseq._sequences import as_list, check_items, concatenate, fill_masked, is_collection
 from sklseq._validation import as_fitted, check_entries, check_probabilities
+from sklseq.preprocessing import Stepwise
 from sklseq.rnn._vocabulary import check_texts
 
 __all__ = ["SequenceClassifier"]
@@ -41,9 +43,11 @@ class SequenceClassifier(DocumentationLink, ClassifierMixin, MetaEstimatorMixin,
     Parameters
     ----------
     estimator : estimator
-        A step-level model of this package, such as ``GaussianHMM``, or a Pipeline that ends in one;
-        it is cloned for each class.  The transformers of a Pipeline are fitted once, on the
-        sequences of all classes: likelihoods compare only where all classes see the same data.
+        A step-level model of this package, such as ``GaussianHMM``, a search over one (such as
+        ``GridSearchCV``; each class has its own best), or a Pipeline that ends in one of these; it
+        is cloned for each class.  The transformers of a Pipeline are fitted once, on the sequences
+        of all classes: likelihoods compare only where all classes see the same data.  They get
+        collections: a transformer of rows stands in a ``Stepwise``.
         Or a ``CharRNNLanguageModel``: X is then texts (strings or lists of tokens), all classes
         know the symbols of all, and a symbol that none knows has a learned probability.
     priors : array-like of shape (n_classes,), default=None
@@ -102,7 +106,10 @@ class SequenceClassifier(DocumentationLink, ClassifierMixin, MetaEstimatorMixin,
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags = get_tags(self.estimator).input_tags
+        estimator = _searched(self.estimator)
+        if is_estimator(estimator) and is_estimator(_split_pipeline(estimator)[1]):
+            tags.input_tags = get_tags(estimator).input_tags
+            tags.input_tags.sparse = False  # a row of a 2-D X is a sequence of scalars
         return tags
 
     def fit(self, X, y):
@@ -122,9 +129,12 @@ class SequenceClassifier(DocumentationLink, ClassifierMixin, MetaEstimatorMixin,
 
         Raises
         ------
+        TypeError
+            For an `estimator` that is no model of sequences.
         ValueError
             For invalid input, and what the estimator itself refuses.
         """
+        _check_estimator(self.estimator)
         with unchanged_on_error(self):
             self._fit(*self._check_training(X, y))
         return self
@@ -138,13 +148,13 @@ class SequenceClassifier(DocumentationLink, ClassifierMixin, MetaEstimatorMixin,
         fitted = []
         for transformer in transformers:
             transformer = _seeded(transformer, seeds)
-            sequences = transformer.fit_transform(sequences, y)
+            sequences = _fit_transform(transformer, sequences, y)
             fitted.append(transformer)
         estimators = []
         for code in range(len(classes)):
             estimator = _seeded(model, seeds)
-            if _is_text_model(model):
-                estimator = estimator._with_symbols_of(sequences)
+            if _is_text_model(_searched(model)):
+                estimator = _with_all_symbols(estimator, sequences)
             else:
                 estimator = _with_all_categories(estimator, sequences)
             with _warnings_of(classes[code]):
@@ -206,11 +216,12 @@ class SequenceClassifier(DocumentationLink, ClassifierMixin, MetaEstimatorMixin,
         sequences = self._check_X(X)
         for transformer in self.transformers_:
             sequences = transformer.transform(sequences)
-        score = "score_samples" if _is_text_model(self.estimators_[0]) else "score_sequences"
+        models = [_best(estimator) for estimator in self.estimators_]
+        score = "score_samples" if _is_text_model(models[0]) else "score_sequences"
         with np.errstate(divide="ignore"):
             log_prior = np.log(prior)
             joint = log_prior + np.stack(
-                [getattr(estimator, score)(sequences) for estimator in self.estimators_], axis=1
+                [getattr(model, score)(sequences) for model in models], axis=1
             )
         impossible = np.isneginf(joint).all(axis=1)
         if impossible.any():
@@ -219,7 +230,7 @@ class SequenceClassifier(DocumentationLink, ClassifierMixin, MetaEstimatorMixin,
                 f"{impossible.sum()} of {len(joint)} sequences (the first: "
                 f"{np.argmax(impossible)}) have probability zero under the model of every class, "
                 "so that no class can be told from another: they get the classes' priors. "
-                f"{_way_out(self.estimators_[0])}",
+                f"{_way_out(models[0])}",
                 UserWarning,
                 stacklevel=3,
             )
@@ -233,16 +244,17 @@ class SequenceClassifier(DocumentationLink, ClassifierMixin, MetaEstimatorMixin,
                 f"requires y to be passed, but the target y is None: {type(self).__name__} needs a "
                 "label for each sequence."
             )
-        X = fill_masked(X)
-        text = _is_text_model(_split_pipeline(self.estimator)[1])
+        for name in ("n_features_in_", "feature_names_in_"):
+            vars(self).pop(name, None)  # of a fit before
+        X = fill_masked(as_list(X))
+        text = _is_text_model(_searched(_split_pipeline(self.estimator)[1]))
         self._rows_are_sequences = not text and not is_collection(X)
         if text:
             X = check_texts(X)
         elif self._rows_are_sequences:
             X = validate_data(self, X, **self._array_rules())[:, :, None]
         else:
-            check_items(X)
-            self.n_features_in_ = np.shape(X[0])[1]
+            self.n_features_in_ = check_items(X)
         y = column_or_1d(y, warn=True)
         check_consistent_length(X, y)
         assert_all_finite(y, input_name="y")
@@ -250,9 +262,9 @@ class SequenceClassifier(DocumentationLink, ClassifierMixin, MetaEstimatorMixin,
         return X, y
 
     def _check_X(self, X):
-        if _is_text_model(self.estimators_[0]):
+        if _is_text_model(_best(self.estimators_[0])):
             return check_texts(X)
-        X = fill_masked(X)
+        X = fill_masked(as_list(X))
         if is_collection(X):
             check_items(X)
             return X
@@ -265,7 +277,7 @@ class SequenceClassifier(DocumentationLink, ClassifierMixin, MetaEstimatorMixin,
         return validate_data(self, X, reset=False, **self._array_rules())[:, :, None]
 
     def _array_rules(self) -> dict:
-        tags = get_tags(self.estimator).input_tags
+        tags = get_tags(self).input_tags
         return {
             "dtype": np.float64,
             "ensure_all_finite": "allow-nan" if tags.allow_nan else True,
@@ -304,6 +316,53 @@ def _way_out(estimator) -> str:
     return ""
 
 
+def _searched(estimator):
+    """What a search varies; anything else as it is."""
+    is_search = hasattr(estimator, "refit") and hasattr(estimator, "estimator")
+    return estimator.estimator if is_search else estimator
+
+
+def _best(fitted):
+    """What a search has found; anything else as it is."""
+    return getattr(fitted, "best_estimator_", fitted)
+
+
+def _check_estimator(estimator) -> None:
+    """Before anything is fitted: what this would end in must be a model of sequences."""
+    last = _split_pipeline(estimator)[1]
+    model = _searched(last)
+    if isinstance(model, Pipeline):
+        raise TypeError(
+            "A search over a Pipeline would transform the sequences of each class in another way, "
+            "and their likelihoods would not compare. Search in the Pipeline instead: "
+            "make_pipeline(Stepwise(...), GridSearchCV(GaussianHMM(), ...))."
+        )
+    if isinstance(model, FrozenEstimator):
+        raise TypeError("A FrozenEstimator does not learn: all classes would have one model.")
+    is_one = is_estimator(model) and (hasattr(model, "score_sequences") or _is_text_model(model))
+    if not (is_one and hasattr(model, "score_samples")):
+        raise TypeError(
+            "SequenceClassifier needs a model of sequences, an estimator with score_sequences such "
+            f"as GaussianHMM(), or a search or a Pipeline that ends in one, got {model!r}."
+        )
+    if model is not last and not last.refit:
+        raise TypeError(f"{type(last).__name__} needs refit=True, got {last.refit!r}.")
+
+
+def _fit_transform(transformer, sequences, y):
+    """In a Pipeline, where scikit-learn's text of a collection would be of no help."""
+    try:
+        return transformer.fit_transform(sequences, y)
+    except (TypeError, ValueError) as error:
+        if isinstance(transformer, Stepwise | BaseSequenceModel):
+            raise
+        name = type(transformer).__name__
+        raise ValueError(
+            f"{name} failed on a collection of sequences: {error} If it is a transformer of rows, "
+            f"write Stepwise({name}(...))."
+        ) from error
+
+
 @contextmanager
 def _warnings_of(label) -> Iterator[None]:
     """Warnings of one class's model say which class it is."""
@@ -326,13 +385,20 @@ def _seeded(estimator, random_state):
 
 def _with_all_categories(estimator, sequences):
     """A model of codes must know those of all classes, not of its own only."""
-    params = estimator.get_params()
+    model = _searched(estimator)
+    params = model.get_params()
     if "n_categories" in params and params["n_categories"] is params["emissionprob_init"] is None:
         codes = np.nan_to_num(concatenate(sequences).astype(float))
         largest = np.maximum(codes.max(axis=0), 0)
-        estimator._check_codes(largest)
-        estimator.set_params(n_categories=largest.astype(int) + 1)
+        model._check_codes(largest)
+        model.set_params(n_categories=largest.astype(int) + 1)
     return estimator
+
+
+def _with_all_symbols(estimator, texts):
+    """The same for a model of texts."""
+    model = _searched(estimator)._with_symbols_of(texts)
+    return model if _searched(estimator) is estimator else estimator.set_params(estimator=model)
 
 
 def _take(sequences, chosen):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from itertools import pairwise
 
 import numpy as np
@@ -11,8 +12,10 @@ from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from sklseq._base import BaseSequenceModel, is_estimator
 from sklseq._documentation import DocumentationLink
 from sklseq._sequences import (
+    as_list,
     check_items,
     concatenate,
     fill_masked,
@@ -20,7 +23,6 @@ from sklseq._sequences import (
     is_collection,
     length_offsets,
     offsets_of,
-    refuse_frame_output,
 )
 
 __all__ = ["Stepwise", "concat_sequences", "split_sequences"]
@@ -32,7 +34,7 @@ def concat_sequences(sequences) -> tuple[np.ndarray, np.ndarray]:
     Parameters
     ----------
     sequences : list of array-like of shape (n_steps_i, n_features), or 3-D array
-        Sparse matrices and frames are let through.
+        Sparse matrices and frames are let through; a pandas Series and a dict of sequences as well.
 
     Returns
     -------
@@ -57,6 +59,7 @@ def concat_sequences(sequences) -> tuple[np.ndarray, np.ndarray]:
     >>> X.ravel(), groups
     (array([1., 2., 3.]), array([0, 0, 1]))
     """
+    sequences = as_list(sequences)
     if not is_collection(sequences):
         raise ValueError(
             "concat_sequences needs a collection: a list of 2-D arrays or a 3-D array."
@@ -126,22 +129,107 @@ def _rows(collection):
     return rows.reset_index(drop=True) if hasattr(rows, "reset_index") else rows
 
 
+def _cut(rows, sequences: list) -> list:
+    """The rows of each sequence; of pandas frames with the index that the sequence had."""
+    bounds = offsets_of(_lengths(sequences))
+    at = getattr(rows, "iloc", rows)
+    parts = [at[start:stop] for start, stop in pairwise(bounds)]
+    if hasattr(rows, "set_axis") and hasattr(sequences[0], "index"):
+        parts = [part.set_axis(item.index) for part, item in zip(parts, sequences)]
+    return parts
+
+
+def _like(X, parts: list):
+    """A collection of the kind of X; what NumPy cannot stack stays a list."""
+    if isinstance(X, np.ndarray) and X.ndim == 3:
+        stacks = all(isinstance(part, np.ndarray) for part in parts)
+        return np.stack(parts) if stacks else parts
+    if isinstance(X, Mapping):
+        return dict(zip(X, parts))
+    if isinstance(X, tuple):
+        return tuple(parts)
+    if isinstance(X, list):
+        return parts
+    result = np.empty(len(parts), dtype=object)
+    for i, part in enumerate(parts):  # result[:] = parts fails where all are of one length
+        result[i] = part
+    return type(X)(result, index=X.index, name=X.name) if hasattr(X, "index") else result
+
+
+# scikit-learn's transformers of which each row is transformed by itself, whatever the others are:
+# rows of all sequences may go through them in one call
+ROW_WISE = {
+    "sklearn.preprocessing": {
+        "Binarizer", "KBinsDiscretizer", "MaxAbsScaler", "MinMaxScaler", "Normalizer",
+        "OneHotEncoder", "OrdinalEncoder", "PolynomialFeatures", "PowerTransformer",
+        "QuantileTransformer", "RobustScaler", "SplineTransformer", "StandardScaler",
+    },
+    "sklearn.decomposition": {"FactorAnalysis", "FastICA", "IncrementalPCA", "PCA", "TruncatedSVD"},
+    "sklearn.impute": {"SimpleImputer"},
+}  # fmt: skip
+# and those that are where all their parts are: the attribute with tuples (name, part, ...)
+COMPOSED = {
+    "sklearn.pipeline": {"FeatureUnion": "transformer_list", "Pipeline": "steps"},
+    "sklearn.compose": {"ColumnTransformer": "transformers"},
+}
+
+
+def _is_row_wise(transformer) -> bool:
+    """Whether it is known to be; a subclass of somebody else's is not."""
+    if transformer is None or isinstance(transformer, str):  # "drop", "passthrough"
+        return True
+    kind = type(transformer)
+    module = ".".join(kind.__module__.split(".")[:2])
+    attribute = COMPOSED.get(module, {}).get(kind.__name__)
+    if attribute is None:
+        return kind.__name__ in ROW_WISE.get(module, ())
+    parts = [part for _, part, *_ in getattr(transformer, attribute)]
+    return all(map(_is_row_wise, [*parts, getattr(transformer, "remainder", None)]))
+
+
+def _check_transformer(transformer) -> None:
+    """It must be one, of rows."""
+    is_one = hasattr(transformer, "fit") and hasattr(transformer, "transform")
+    if isinstance(transformer, type) or not is_one:
+        raise TypeError(
+            "Stepwise needs a transformer, an object with fit and transform such as "
+            f"StandardScaler(), got {transformer!r}."
+            + (" For no transformer put 'passthrough' in the place of the whole Stepwise."
+               if transformer is None or isinstance(transformer, str) else "")
+        )  # fmt: skip
+    parts = transformer.get_params().values() if hasattr(transformer, "get_params") else ()
+    for part in (transformer, *parts):
+        if isinstance(part, BaseSequenceModel):
+            name = type(part).__name__
+            raise TypeError(
+                f"Stepwise is for transformers of single rows. {name} reads whole sequences, which "
+                "joined rows would lose: it takes a collection itself, without Stepwise."
+            )
+
+
 def _inner_has(method: str):
     return available_if(lambda self: hasattr(self.transformer, method))
 
 
-class Stepwise(DocumentationLink, MetaEstimatorMixin, TransformerMixin, BaseEstimator):
-    """Run a row-wise transformer on a collection of sequences.
+class Stepwise(
+    DocumentationLink, MetaEstimatorMixin, TransformerMixin, BaseEstimator,
+    auto_wrap_output_keys=None,  # frames are what `transformer` makes, one for each sequence
+):  # fmt: skip
+    """Run a transformer of rows on a collection of sequences.
 
-    The sequences are joined, transformed as rows, and cut again; a flat 2-D X passes through.
-    Frames are joined to a frame: names of columns are checked, and a ``ColumnTransformer`` may use
-    them.  It lets ``StandardScaler``, ``PCA`` and their like stand before a sequence model in a
-    Pipeline.
+    It lets ``StandardScaler``, ``PCA`` and their like stand before a sequence model in a Pipeline.
+    The transformer is fitted on the rows of all sequences, joined, and transforms each sequence by
+    itself: what looks at neighbouring rows (lags, differences, rolling means) sees those of its own
+    sequence only.  A flat 2-D X passes through.
+
+    Frames stay frames: names of columns are checked, and a ``ColumnTransformer`` may use them.
+    ``set_output`` and ``set_config(transform_output=...)`` say what the transformer makes of each
+    sequence.
 
     Parameters
     ----------
     transformer : transformer
-        Works row by row; it is cloned in ``fit``.
+        Gives one row for each row; it is cloned in ``fit``.
 
     Attributes
     ----------
@@ -155,6 +243,12 @@ class Stepwise(DocumentationLink, MetaEstimatorMixin, TransformerMixin, BaseEsti
     See Also
     --------
     concat_sequences : Joins sequences by hand.
+
+    Notes
+    -----
+    Most transformers of ``sklearn.preprocessing`` (with ``PCA`` and its like, ``SimpleImputer``,
+    and Pipelines, ``FeatureUnion`` and ``ColumnTransformer`` of such) treat each row by itself;
+    they transform all rows in one call, which is faster for many short sequences.
 
     Examples
     --------
@@ -174,12 +268,32 @@ class Stepwise(DocumentationLink, MetaEstimatorMixin, TransformerMixin, BaseEsti
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
+        if not is_estimator(self.transformer):  # nothing that fit would take
+            return tags
         inner = get_tags(self.transformer)
         tags.input_tags = inner.input_tags
         tags.target_tags = inner.target_tags
         tags.transformer_tags = inner.transformer_tags
         tags.non_deterministic = inner.non_deterministic
+        tags.no_validation = inner.no_validation
         return tags
+
+    @_inner_has("set_output")
+    def set_output(self, *, transform=None):
+        """What the transformer makes of each sequence: arrays or frames.
+
+        Parameters
+        ----------
+        transform : {"default", "pandas", "polars"}, default=None
+            None leaves it as it is.
+
+        Returns
+        -------
+        self
+        """
+        for one in (self.transformer, getattr(self, "transformer_", self.transformer)):
+            one.set_output(transform=transform)
+        return self
 
     def fit(self, X, y=None):
         """Fit the transformer on the rows of all sequences.
@@ -193,8 +307,14 @@ class Stepwise(DocumentationLink, MetaEstimatorMixin, TransformerMixin, BaseEsti
         Returns
         -------
         self
+
+        Raises
+        ------
+        TypeError
+            For a `transformer` that is none, or a model of sequences.
         """
-        X = fill_masked(X)
+        _check_transformer(self.transformer)
+        X = fill_masked(as_list(X))
         rows, y = (_rows(X), None) if is_collection(X) else (X, y)
         self.transformer_ = clone(self.transformer).fit(rows, y)
         self._copy_names()
@@ -202,11 +322,12 @@ class Stepwise(DocumentationLink, MetaEstimatorMixin, TransformerMixin, BaseEsti
 
     def _copy_names(self) -> None:
         for name in ("n_features_in_", "feature_names_in_"):
+            vars(self).pop(name, None)  # of a fit before
             if hasattr(self.transformer_, name):
                 setattr(self, name, getattr(self.transformer_, name))
 
     def transform(self, X):
-        """Transform each step.
+        """Transform each sequence.
 
         Parameters
         ----------
@@ -214,7 +335,9 @@ class Stepwise(DocumentationLink, MetaEstimatorMixin, TransformerMixin, BaseEsti
 
         Returns
         -------
-        ndarray, or the same kind of collection as X
+        array or frame, or the same kind of collection as X
+            A 3-D array for a 3-D array; a list where the transformer makes frames or sparse
+            matrices, which cannot be stacked.
 
         Raises
         ------
@@ -226,7 +349,7 @@ class Stepwise(DocumentationLink, MetaEstimatorMixin, TransformerMixin, BaseEsti
 
     @_inner_has("inverse_transform")
     def inverse_transform(self, X):
-        """Undo the transformation of each step.
+        """Undo the transformation of each sequence.
 
         Parameters
         ----------
@@ -234,27 +357,28 @@ class Stepwise(DocumentationLink, MetaEstimatorMixin, TransformerMixin, BaseEsti
 
         Returns
         -------
-        ndarray, or the same kind of collection as X
+        array or frame, or the same kind of collection as X
         """
         check_is_fitted(self, "transformer_")
         return self._apply(self.transformer_.inverse_transform, X)
 
     def _apply(self, function, X):
-        X = fill_masked(X)
-        if not is_collection(X):
-            return self._transform_rows(function, X)
-        refuse_frame_output(self)
-        rows = self._transform_rows(function, _rows(X))
-        if isinstance(X, np.ndarray) and X.ndim == 3:
-            return rows.reshape(*X.shape[:2], -1)
-        bounds = offsets_of(_lengths(X))
-        parts = [rows[start:stop] for start, stop in pairwise(bounds)]
-        if isinstance(X, np.ndarray):
-            result = np.empty(len(parts), dtype=object)
-            for i, part in enumerate(parts):  # result[:] = parts fails where all are of one length
-                result[i] = part
-            return result
-        return type(X)(parts)
+        sequences = fill_masked(as_list(X))
+        if not is_collection(sequences):
+            return self._transform_rows(function, sequences)
+        if _is_row_wise(self.transformer_):
+            parts = _cut(self._transform_rows(function, _rows(sequences)), sequences)
+        else:
+            check_items(sequences)
+            parts = [self._transform_one(function, i, item) for i, item in enumerate(sequences)]
+        return _like(X, parts)
+
+    def _transform_one(self, function, i: int, sequence):
+        try:
+            return self._transform_rows(function, sequence)
+        except Exception as error:
+            error.add_note(f"This was sequence {i} of X.")
+            raise
 
     def _transform_rows(self, function, rows):
         result = function(rows)

@@ -12,7 +12,14 @@ from sklearn.utils import check_array
 
 from sklseq._base import BaseSequenceModel
 from sklseq._covariance import mend_covariance
-from sklseq._sequences import Sequences, is_collection, map_rows
+from sklseq._sequences import (
+    Sequences,
+    as_list,
+    in_order_of,
+    is_collection,
+    labels_of,
+    map_rows,
+)
 from sklseq._validation import (
     as_fitted,
     check_choice,
@@ -184,6 +191,8 @@ class BaseStateSpace(BaseSequenceModel):
                     )
             return function(states, u)
 
+        inputs = in_order_of(labels_of(X), inputs, "inputs")
+        X = as_list(X)
         if not is_collection(X):
             return one(X, inputs)
         if inputs is not None and len(inputs) != len(X):
