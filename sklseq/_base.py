@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import warnings
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from functools import wraps
@@ -23,6 +22,8 @@ from sklearn.base import (
 from sklearn.utils.validation import check_is_fitted
 
 from sklseq._documentation import DocumentationLink
+from sklseq._notices import warn
+from sklseq._pickles import VersionedPickle
 from sklseq._sequences import Sequences, check_sequences, limit_threads
 from sklseq._validation import check_sample_weight
 
@@ -79,6 +80,7 @@ def _checks_names(from_parameters):
 
 class BaseSequenceModel(
     DocumentationLink,
+    VersionedPickle,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
     DensityMixin,
@@ -126,7 +128,7 @@ class BaseSequenceModel(
         """Parameters that were given, and not learned, would be lost in silence."""
         given = hasattr(self, "n_features_in_") and not hasattr(self, "n_iter_")
         if given and not self.warm_start:
-            warnings.warn(
+            warn(
                 "fit sets out from the data and forgets the parameters that from_parameters was "
                 "given: warm_start=True goes on from them.",
                 UserWarning,

@@ -8,7 +8,6 @@ arrays that add, so several sequences, cores or machines need nothing more.
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterable
 from functools import reduce
 from typing import Any, NamedTuple, Protocol
@@ -16,8 +15,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
+from sklseq._notices import keeps_what_it_has, warn
 from sklseq._sequences import Sequences, iterate_shards, limit_threads
-from sklseq._workers import Workers
+from sklseq._workers import Workers, WorkersLost
 
 SHORT_RUN = 10  # iterations of each of several starting values, before the better half goes on
 ROUNDING = 1e-10  # relative fall of the objective that is rounding, not a fault
@@ -54,6 +54,8 @@ class EMResult(NamedTuple):
         Per step, in nats: at the start, then after each iteration.
     n_iter : int
     converged : bool
+    fell : bool
+        The next iteration would have lowered the objective.
     """
 
     model: Any
@@ -62,6 +64,7 @@ class EMResult(NamedTuple):
     log_likelihoods: list[float]
     n_iter: int
     converged: bool
+    fell: bool = False
 
 
 def add_statistics(left, right):
@@ -138,6 +141,7 @@ class _Run:
     def __init__(self, start, workers: Workers, progress: _Progress, acceleration: str | None):
         self.workers, self.progress, self.acceleration = workers, progress, acceleration
         self.converged = self.fell = False
+        self.fell_to = np.nan
         self.reached = _Reached(start, None, (), ())
         self._record(start, *_expect(start, workers))
 
@@ -180,14 +184,7 @@ class _Run:
         before = self.objective
         now = self._objective_of(model, log_likelihood)
         if not now >= before and not now >= before - self._rounding(model):
-            warnings.warn(
-                f"The objective fell from {before} to {now} nats per step in iteration "
-                f"{self.n_iter + 1}, which EM cannot do: the parameters before it are kept. "
-                "Please report this as a bug of sklseq.",
-                ConvergenceWarning,
-                stacklevel=6,
-            )
-            self.fell = True
+            self.fell, self.fell_to = True, now
             return 0.0
         self._record(model, statistics, log_likelihood)
         return now - before
@@ -294,6 +291,7 @@ def run_em(
     name: str = "EM",
     acceleration: str | None = None,
     finish: bool = True,
+    fall_is_a_fault: bool = True,
 ) -> EMResult:
     """Fit by EM from one or several starting values and keep the best.
 
@@ -316,6 +314,8 @@ def run_em(
         ndarray`` and ``from_vector(vector) -> model or None``.  Each E-step is an iteration.
     finish : bool
         False ends with the short runs, without a warning.
+    fall_is_a_fault : bool
+        False: the objective is not exact and may fall; the caller says what that means.
 
     Returns
     -------
@@ -330,14 +330,14 @@ def run_em(
     Warns
     -----
     ConvergenceWarning
-        `max_iter` was reached, the objective fell by more than rounding, or Ctrl-C was pressed:
-        told apart by their texts.
+        `max_iter` was reached, the objective fell by more than rounding, Ctrl-C was pressed or all
+        workers were lost: told apart by their texts.
     """
     starts, max_iter = list(starts), int(max_iter)  # which may be one of NumPy's small integers
     progress = _Progress(name, verbose)
     runs: list[_Run] = []
     impossible: ImpossibleStart | None = None
-    interrupted = False
+    interrupted: str | None = None  # why, beside Ctrl-C
     short = min(SHORT_RUN, max_iter) if len(starts) > 1 or not finish else max_iter
     workers = Workers(sequences, n_jobs, _shard_steps(starts[0]))
     with limit_threads(sequences.n_steps), workers:
@@ -357,12 +357,21 @@ def run_em(
             progress.run = ""
             if finish:
                 _race(runs, max_iter, tol)
-        except KeyboardInterrupt:
-            if not runs:
+        except (KeyboardInterrupt, WorkersLost) as error:
+            if not runs or (isinstance(error, KeyboardInterrupt) and not keeps_what_it_has()):
                 raise
-            interrupted = True
+            interrupted = "" if isinstance(error, KeyboardInterrupt) else f" {error}"
     best = _best(runs)
-    if finish or interrupted:
+    fallen = next((run for run in runs if run.fell), None)
+    if fallen is not None and fall_is_a_fault:
+        warn(
+            f"The objective fell from {fallen.objective} to {fallen.fell_to} nats per step in "
+            f"iteration {fallen.n_iter + 1}, which EM cannot do: the parameters before it are "
+            "kept. Please report this as a bug of sklseq.",
+            ConvergenceWarning,
+            stacklevel=5,
+        )
+    if finish or interrupted is not None:
         _warn_unfinished(best, name, max_iter, tol, interrupted)
     return EMResult(
         best.reached.model,
@@ -370,7 +379,8 @@ def run_em(
         list(best.reached.objectives),
         list(best.reached.log_likelihoods),
         best.n_iter,
-        best.converged and not interrupted,
+        best.converged and interrupted is None,
+        best.fell,
     )
 
 
@@ -396,11 +406,13 @@ def _best(runs: list[_Run]) -> _Run:
     return max(runs, key=lambda run: run.objective)
 
 
-def _warn_unfinished(run: _Run, name: str, max_iter: int, tol: float, interrupted: bool) -> None:
-    if interrupted:
+def _warn_unfinished(
+    run: _Run, name: str, max_iter: int, tol: float, interrupted: str | None
+) -> None:
+    if interrupted is not None:
         message = (
             f"Fitting {name} was interrupted after {run.n_iter} iterations: the best parameters so "
-            "far are kept; fit with warm_start=True goes on from there."
+            f"far are kept; fit with warm_start=True goes on from there.{interrupted}"
         )
     elif not run.converged and run.n_iter >= max_iter > 0:
         gain = np.diff(run.reached.objectives[-2:])[0]
@@ -411,4 +423,4 @@ def _warn_unfinished(run: _Run, name: str, max_iter: int, tol: float, interrupte
         )
     else:
         return
-    warnings.warn(message, ConvergenceWarning, stacklevel=5)  # who called fit
+    warn(message, ConvergenceWarning, stacklevel=5)  # who called fit

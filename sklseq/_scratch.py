@@ -7,6 +7,7 @@ nothing that reaches the user ever lies in it.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,17 @@ KEPT_DOUBLES = 8_000_000  # at most 64 MB are kept between calls
 
 _free: list[np.ndarray] = []
 _lock = threading.Lock()
+
+
+def _start_anew() -> None:
+    """In a forked child: another thread may have held the lock, which nobody there gives back."""
+    global _lock
+    _lock = threading.Lock()
+    _free.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew)
 
 
 @contextmanager

@@ -7,8 +7,8 @@ data and indptr.  The wording of every error about input is in this file.
 
 from __future__ import annotations
 
+import os
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -24,6 +24,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, get_tags
 from sklearn.utils.validation import validate_data
 from threadpoolctl import ThreadpoolController
+
+from sklseq._notices import warn
+from sklseq._validation import check_n_jobs
 
 SHARD_STEPS = 16_384  # by default; fixed: results may not depend on the number of workers
 MOST_PIECES = 1024  # that one E-step is sent out in
@@ -263,23 +266,29 @@ def _first_bad(estimator, X, offsets) -> str:
     return f" The first: {values[row, column]} at {place}."
 
 
-def refuse_overflow(sequences: Sequences) -> None:
+def refuse_overflow(sequences: Sequences, values=None, name: str = "X") -> None:
     """For models with squares of X in their equations: those must be numbers.
 
-    One product tells; only where it does not (NaN, or too large) the entries are looked at.
+    `values` is what else has a row for each step, by its `name`.  One product tells; only where it
+    does not (NaN, or too large) the entries are looked at.
     """
-    X = sequences.X
+    rows = sequences.X if values is None else values
+    X = rows.data if sparse.issparse(rows) else rows
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(np.vdot(X, X)):
             return
         sizes = np.where(np.isnan(X), 0.0, np.abs(X))
         if np.isfinite(np.vdot(sizes, sizes)):
             return
-    row, column = np.unravel_index(np.argmax(sizes), sizes.shape)
+    largest = int(np.argmax(sizes))
+    if sparse.issparse(rows):
+        row, column = np.searchsorted(rows.indptr, largest, "right") - 1, rows.indices[largest]
+    else:
+        row, column = np.unravel_index(largest, sizes.shape)
     raise ValueError(
-        f"X is too large to be squared: {X[row, column]:g} at {sequences.place(int(row))}, column "
-        f"{column}; the sum of the squares of X must stay below {np.finfo(float).max:.2g}. Divide "
-        "the column by its size (or take its logarithm) first."
+        f"{name} is too large to be squared: {X.flat[largest]:g} at {sequences.place(int(row))}, "
+        f"column {column}; the sum of the squares of {name} must stay below "
+        f"{np.finfo(float).max:.2g}. Divide the column by its size (or take its logarithm) first."
     )
 
 
@@ -291,7 +300,7 @@ def _warn_unobserved(X) -> None:
         unobserved = np.isnan(np.fmax.reduce(X, axis=0))
     if unobserved.any():
         columns = ", ".join(map(str, np.flatnonzero(unobserved)))
-        warnings.warn(
+        warn(
             f"X has no observed value in column {columns}: what is fitted to it says nothing.",
             ConvergenceWarning,
             stacklevel=5,
@@ -320,7 +329,7 @@ def _warn_rows_or_sequences(X) -> None:
     if not isinstance(X, list | tuple) or not all(hasattr(item, "shape") for item in X):
         return
     if len(X) and _n_dims(X[0]) == 1 and len(X[0]) > 1:
-        warnings.warn(
+        warn(
             f"X is a list of {len(X)} 1-D arrays of length {len(X[0])}: they are read as the "
             f"{len(X)} rows of one sequence of {len(X[0])} features. If each is a sequence of "
             "scalars, make it 2-D with item.reshape(-1, 1); np.asarray(X) says that they are rows.",
@@ -697,17 +706,22 @@ def remote_backend():
     return None if isinstance(backend, ThreadingBackend | SequentialBackend) else backend
 
 
+def n_workers(n_jobs) -> int:
+    """Workers of the backend in force; joblib itself would wait for NaN of them for ever."""
+    return joblib.effective_n_jobs(check_n_jobs(n_jobs))
+
+
 def run_calls(function: Callable[..., Any], calls: list[tuple], n_jobs: int | None) -> list:
     """``function(*call)`` of each call, in order, where `map_shards` says."""
     if remote_backend() is not None:
         work = joblib.delayed(_on_one_thread)
-        return joblib.Parallel(n_jobs=n_jobs)(work(function, *call) for call in calls)
+        return joblib.Parallel(n_jobs=check_n_jobs(n_jobs))(work(function, *call) for call in calls)
     return run_threads(function, calls, n_jobs)
 
 
 def run_threads(function: Callable[..., Any], calls: list[tuple], n_jobs: int | None) -> list:
     """``function(*call)`` of each call, in order, by threads of this process."""
-    n_threads = min(joblib.effective_n_jobs(n_jobs), len(calls))
+    n_threads = min(n_workers(n_jobs), len(calls))
     if n_threads <= 1:
         return [function(*call) for call in calls]
     with ThreadPoolExecutor(n_threads) as pool:
@@ -741,22 +755,40 @@ class _OneThread(AbstractContextManager):
     """
 
     def __init__(self):
-        self.lock, self.inside = threading.Lock(), 0
+        self.lock = threading.Lock()
+        self.inside: dict[int, int] = {}  # how often each thread is
         self.pools = self.limiter = None
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget_other_threads)
 
     def __enter__(self):
+        me = threading.get_ident()
         with self.lock:
             if not self.inside:
                 self.pools = self.pools or ThreadpoolController()
                 self.limiter = self.pools.limit(limits=1)
                 self.limiter.__enter__()
-            self.inside += 1
+            self.inside[me] = self.inside.get(me, 0) + 1
 
     def __exit__(self, *error):
+        me = threading.get_ident()
         with self.lock:
-            self.inside -= 1
-            if not self.inside:
-                self.limiter.__exit__(None, None, None)
+            self.inside[me] -= 1
+            if not self.inside[me]:
+                del self.inside[me]
+                self._release_if_empty()
+
+    def _release_if_empty(self):
+        if self.limiter is not None and not self.inside:
+            self.limiter.__exit__(None, None, None)
+            self.limiter = None
+
+    def _forget_other_threads(self):
+        """In a forked child, where only the thread that forked is left; the lock may be held."""
+        me = threading.get_ident()
+        self.lock = threading.Lock()
+        self.inside = {me: self.inside[me]} if me in self.inside else {}
+        self._release_if_empty()
 
 
 _one_thread = _OneThread()

@@ -18,12 +18,7 @@ def check_em_parameters(estimator) -> None:
     check_real(estimator, "tol", 0.0)
     check_count(estimator, "n_init", 1)
     check_count(estimator, "verbose", 0)
-    if not (estimator.n_jobs is None or isinstance(estimator.n_jobs, Integral)):
-        raise TypeError(f"n_jobs must be None or an integer, got {estimator.n_jobs!r}.")
-    if estimator.n_jobs == 0:
-        raise ValueError(
-            "n_jobs must not be 0: it is a number of threads, or -1 for one for each processor."
-        )
+    check_n_jobs(estimator.n_jobs)
     for name in ("continues", "warm_start"):
         if hasattr(estimator, name):
             check_flag(estimator, name)
@@ -36,6 +31,18 @@ def check_em_parameters(estimator) -> None:
             )
     if hasattr(estimator, "reg_covar"):
         check_real(estimator, "reg_covar", 0.0)
+
+
+def check_n_jobs(n_jobs) -> int | None:
+    if n_jobs is None:
+        return None
+    if not isinstance(n_jobs, Integral):
+        raise TypeError(f"n_jobs must be None or an integer, got {n_jobs!r}.")
+    if n_jobs == 0:
+        raise ValueError(
+            "n_jobs must not be 0: it is a number of threads, or -1 for one for each processor."
+        )
+    return int(n_jobs)
 
 
 def check_count(estimator, name: str, minimum: int) -> int:

@@ -19,12 +19,18 @@ from sklseq._sequences import (
     Sequences,
     iterate_pieces,
     limit_threads,
+    n_workers,
     remote_backend,
     run_threads,
 )
+from sklseq._validation import check_n_jobs
 
 ATTEMPTS = 3  # at one E-step, each after a worker was lost
 TASKS_PER_CORE = 4  # an engine takes some milliseconds over each, but workers may differ in speed
+
+
+class WorkersLost(RuntimeError):
+    """No worker is left that could make the E-step."""
 
 
 class Workers(AbstractContextManager):
@@ -62,12 +68,13 @@ class Workers(AbstractContextManager):
         Several go together as a task, whose results come back piece by piece all the same: how they
         are added up must not depend on the number of workers.
         """
-        n_cores = joblib.effective_n_jobs(self.n_jobs)
+        n_cores = n_workers(self.n_jobs)
         if n_cores == 1:
             return
         if not self._groups:
             self._groups = _split(self.pieces, TASKS_PER_CORE * n_cores)
-        parallel = joblib.Parallel(n_jobs=self.n_jobs, batch_size=1, pre_dispatch="all")
+        n_jobs = check_n_jobs(self.n_jobs)
+        parallel = joblib.Parallel(n_jobs=n_jobs, batch_size=1, pre_dispatch="all")
         self._parallel = parallel.__enter__()
         self._sent = _send(remote_backend(), self._groups, self._sent)
 
@@ -90,11 +97,14 @@ class Workers(AbstractContextManager):
                 return self._map_remotely(function, models)
             except _ModelError as error:
                 raise error.__cause__ from None
-            except Exception:  # a worker is lost
+            except Exception as error:  # a worker is lost
                 failures += 1
-                if failures == ATTEMPTS:
-                    raise
                 self._close()
+                if failures == ATTEMPTS:
+                    raise WorkersLost(
+                        f"The workers of the joblib backend were lost {ATTEMPTS} times in one "
+                        f"E-step ({type(error).__name__}: {error})."
+                    ) from error
         return run_threads(function, list(zip(models, self.pieces)), self.n_jobs)
 
     def _map_remotely(self, function, models) -> list:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 from scipy.special import logsumexp
@@ -23,6 +21,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklseq._base import BaseSequenceModel, is_estimator, unchanged_on_error
 from sklseq._documentation import DocumentationLink
+from sklseq._notices import part_of_a_fit
+from sklseq._pickles import VersionedPickle
 from sklseq._sequences import as_list, check_items, concatenate, fill_masked, is_collection
 from sklseq._validation import as_fitted, check_entries, check_probabilities
 from sklseq.preprocessing import Stepwise
@@ -31,7 +31,9 @@ from sklseq.rnn._vocabulary import check_texts
 __all__ = ["SequenceClassifier"]
 
 
-class SequenceClassifier(DocumentationLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class SequenceClassifier(
+    DocumentationLink, VersionedPickle, ClassifierMixin, MetaEstimatorMixin, BaseEstimator
+):
     r"""Classify whole sequences by a generative model of each class and Bayes' rule.
 
     .. math::
@@ -157,7 +159,7 @@ class SequenceClassifier(DocumentationLink, ClassifierMixin, MetaEstimatorMixin,
                 estimator = _with_all_symbols(estimator, sequences)
             else:
                 estimator = _with_all_categories(estimator, sequences)
-            with _warnings_of(classes[code]):
+            with part_of_a_fit(f"Class {classes[code]}"):
                 estimators.append(estimator.fit(_take(sequences, codes == code)))
         self.classes_, self.class_prior_ = classes, prior
         self.transformers_, self.estimators_ = fitted, estimators
@@ -361,15 +363,6 @@ def _fit_transform(transformer, sequences, y):
             f"{name} failed on a collection of sequences: {error} If it is a transformer of rows, "
             f"write Stepwise({name}(...))."
         ) from error
-
-
-@contextmanager
-def _warnings_of(label) -> Iterator[None]:
-    """Warnings of one class's model say which class it is."""
-    with warnings.catch_warnings(record=True) as caught:
-        yield
-    for one in caught:
-        warnings.warn(f"Class {label}: {one.message}", one.category, stacklevel=5)
 
 
 def _seeded(estimator, random_state):

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklseq._base import BaseSequenceModel, is_estimator
 from sklseq._documentation import DocumentationLink
+from sklseq._pickles import VersionedPickle
 from sklseq._sequences import (
     as_list,
     check_items,
@@ -212,7 +213,7 @@ def _inner_has(method: str):
 
 
 class Stepwise(
-    DocumentationLink, MetaEstimatorMixin, TransformerMixin, BaseEstimator,
+    DocumentationLink, VersionedPickle, MetaEstimatorMixin, TransformerMixin, BaseEstimator,
     auto_wrap_output_keys=None,  # frames are what `transformer` makes, one for each sequence
 ):  # fmt: skip
     """Run a transformer of rows on a collection of sequences.

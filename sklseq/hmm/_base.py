@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections import namedtuple
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklseq._base import BaseSequenceModel, UndefinedError, unchanged_on_error
 from sklseq._em import EMResult, expect, run_em
+from sklseq._notices import warn
 from sklseq._online import Stream, record_chunk
 from sklseq._sequences import (
     Sequences,
@@ -315,7 +315,7 @@ class BaseHMM(BaseSequenceModel):
         self._warn_few_data(sequences)
         starved = starved_states(result.statistics)
         if len(starved):
-            warnings.warn(
+            warn(
                 f"No step belongs to state {', '.join(map(str, starved))} of {type(self).__name__}"
                 ": it keeps its parameters, or has those of its prior. Fewer states or other "
                 "starting values would use the data better.",
@@ -329,7 +329,7 @@ class BaseHMM(BaseSequenceModel):
         few_rows = self.n_components > sequences.n_steps
         if n_free <= n_values and not few_rows:
             return
-        warnings.warn(
+        warn(
             f"{type(self).__name__} has {n_free} free parameters in {self.n_components} states, X "
             f"has {n_values} values in {sequences.n_steps} rows: the fit says more about the "
             "start than about the data. Fewer states, parameters that are fixed, or more data.",
@@ -1201,7 +1201,7 @@ def warn_fractions(X, name: str) -> None:
     if not np.fmax.reduce(parts, axis=None, initial=0.0) > 0.0:
         return
     row, column = np.argwhere(parts > 0)[0]
-    warnings.warn(
+    warn(
         f"{name} is for counts, which are whole numbers: X has {X[row, column]:g} at row {row}, "
         f"column {column}. Means, rates and proportions have other distributions.",
         stacklevel=6,
@@ -1220,7 +1220,7 @@ def _warn_labels(y, sequences: Sequences, name: str) -> None:
         lengths = [np.size(item) if np.ndim(item) == 1 else -1 for item in y]
         if lengths != np.diff(sequences.offsets).tolist():
             return
-    warnings.warn(
+    warn(
         f"{name} learns from X alone: y, which looks like one label for each step, is ignored. "
         "Known states are given as states= (integers from 0 on, -1 where unknown).",
         stacklevel=4,
@@ -1231,7 +1231,7 @@ def _warn_floor(model: HMM) -> None:
     """A covariance that only the floor keeps from collapsing is not the data's."""
     states = np.flatnonzero(model.emission.on_floor())
     if len(states):
-        warnings.warn(
+        warn(
             f"The covariance of state {', '.join(map(str, states))} of {model.emission.family} "
             f"stands on the floor of reg_covar={model.emission.floor.reg_covar:g}: its rows are "
             "(nearly) equal, or linear functions of each other, in some column. A smaller "
@@ -1244,7 +1244,7 @@ def _warn_floor(model: HMM) -> None:
 def _warn_tied(model: HMM) -> None:
     """States that nothing parted in the best of the starts stay alike in a fit of any length."""
     for states in tied_states(model, free_chain=False):
-        warnings.warn(
+        warn(
             f"States {', '.join(map(str, states))} of {model.emission.family} start alike and stay "
             "so: what could part them is fixed, or X has too few different rows for them. Fewer "
             "states, or other *_init.",

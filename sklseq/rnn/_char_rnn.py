@@ -10,14 +10,15 @@ from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any
 
-import joblib
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sklseq._documentation import DocumentationLink
-from sklseq._validation import check_entries
+from sklseq._pickles import VersionedPickle
+from sklseq._sequences import n_workers
+from sklseq._validation import check_entries, check_n_jobs
 from sklseq.rnn import _recurrence as kernels
 from sklseq.rnn._batches import SequenceBatch, chunks_by_length
 from sklseq.rnn._cells import POOLINGS
@@ -87,7 +88,7 @@ def check_number(
 @contextmanager
 def workers(n_jobs: int | None) -> Iterator[ThreadPoolExecutor | None]:
     """Threads for shards, or None for one."""
-    n = joblib.effective_n_jobs(n_jobs)
+    n = n_workers(n_jobs)
     if n == 1:
         yield None
     else:
@@ -95,7 +96,9 @@ def workers(n_jobs: int | None) -> Iterator[ThreadPoolExecutor | None]:
             yield pool
 
 
-class BaseCharRNN(DocumentationLink, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
+class BaseCharRNN(
+    DocumentationLink, VersionedPickle, ClassNamePrefixFeaturesOutMixin, BaseEstimator
+):
     """What CharRNNClassifier and CharRNNLanguageModel share."""
 
     _head: str  # the head of output_weights_
@@ -114,6 +117,7 @@ class BaseCharRNN(DocumentationLink, ClassNamePrefixFeaturesOutMixin, BaseEstima
         for name, bounds in NUMBERS.items():
             if name in parameters:
                 check_number(name, parameters[name], *bounds)
+        check_n_jobs(self.n_jobs)
         for name in FLAGS:
             if not isinstance(parameters[name], bool | np.bool_):
                 raise ValueError(f"{name} must be True or False; got {parameters[name]!r}.")
@@ -301,7 +305,7 @@ class BaseCharRNN(DocumentationLink, ClassNamePrefixFeaturesOutMixin, BaseEstima
         """function on chunks of all sequences, by threads if there are; with the chunks."""
         packed = self._packed() if network is None else network
         chunks = chunks_by_length(starts, lengths, CHUNK_ROWS)
-        n = min(joblib.effective_n_jobs(self.n_jobs), len(chunks))
+        n = min(n_workers(self.n_jobs), len(chunks))
         if n == 1:
             workspace = Workspace()
             return [(chunk, function(packed, chunk, workspace)) for chunk in chunks]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -16,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
+from sklseq._notices import keeps_what_it_has, warn
 from sklseq.rnn import _recurrence as kernels
 
 BLOWN_UP = 1.2  # times the loss of the first epoch, or of a uniform guess: more is no noise
@@ -186,7 +186,7 @@ def train(
     try:
         warning = _run_epochs(optimiser, objective, n_epochs, random, name, n_symbols, history)
     except KeyboardInterrupt:
-        if not optimiser.n_updates:
+        if not (optimiser.n_updates and keeps_what_it_has()):
             raise
         which = "best" if history.validation_scores else "last"
         if which == "last" and np.isfinite(optimiser.parameters).all():
@@ -196,7 +196,7 @@ def train(
             "weights so far are kept; fit with warm_start=True goes on from there."
         )
     if warning:
-        warnings.warn(warning, ConvergenceWarning, stacklevel=5)
+        warn(warning, ConvergenceWarning, stacklevel=5)
     return history
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -15,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklseq._base import unchanged_on_error
 from sklseq._covariance import Floor, column_scale, reshaped_covariance
 from sklseq._em import expect, run_em
+from sklseq._notices import warn
 from sklseq._online import Stream, record_chunk
 from sklseq._sequences import (
     Sequences,
@@ -24,6 +24,7 @@ from sklseq._sequences import (
     limit_threads,
     map_rows,
     refuse_frame_output,
+    refuse_overflow,
 )
 from sklseq._validation import (
     as_fitted,
@@ -355,6 +356,10 @@ class KalmanSmoother(BaseStateSpace):
         self._check_chain_parameters()
         check_choice(self, "observation_covariance_type", ("diag", "full", "spherical"))
         check_choice(self, "inputs_to", ("state", "observation"))
+
+    def _encode(self, sequences: Sequences, reset: bool) -> Sequences:
+        refuse_overflow(sequences)
+        return sequences
 
     def _input_rows(self) -> int:
         return self.n_components if self.inputs_to == "state" else self.n_features_in_
@@ -1286,11 +1291,13 @@ def _with_inputs(sequences: Sequences, inputs, n_inputs: int | None) -> Sequence
         raise ValueError(
             f"inputs must be known at every step: NaN at row {np.argwhere(np.isnan(inputs))[0][0]}."
         )
+    refuse_overflow(sequences, inputs, "inputs")
     return sequences._replace(aligned=(*sequences.aligned, np.ascontiguousarray(inputs)))
 
 
 def _with_states(sequences: Sequences, states, d: int) -> Sequences:
     states = align_rows(sequences, states, "states", dtype=np.float64, n_columns=d)
+    refuse_overflow(sequences, states, "states")
     return sequences._replace(aligned=(*sequences.aligned, np.ascontiguousarray(states)))
 
 
@@ -1301,7 +1308,7 @@ def _warn_on_floor(chain: LinearGaussianChain) -> None:
     scaled = chain.transition_covariance / np.outer(floor.scale, floor.scale)
     if np.linalg.eigvalsh(scaled)[0] > floor.reg_covar * (1 + 1e-6):
         return
-    warnings.warn(
+    warn(
         "transition_covariance_ stands on its floor, reg_covar in units of the known states: some "
         "combination of them follows without noise from those before, or there are few "
         "transitions for so many states.",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,7 +15,8 @@ from sklearn.utils.validation import check_is_fitted
 from sklseq._base import unchanged_on_error
 from sklseq._covariance import reshaped_covariance
 from sklseq._em import EMResult, run_em
-from sklseq._sequences import Sequences, limit_threads, refuse_frame_output
+from sklseq._notices import warn
+from sklseq._sequences import Sequences, limit_threads, refuse_frame_output, refuse_overflow
 from sklseq._validation import (
     as_fitted,
     check_choice,
@@ -43,8 +43,6 @@ from sklseq.state_space._chain import (
 from sklseq.state_space._softmax_model import SoftmaxModel, unigram_offset
 from sklseq.state_space._softmax_posterior import Words
 from sklseq.state_space._softmax_start import spectral_start
-
-FELL = "The objective fell"  # so the EM loop's warning begins
 
 
 class ProbabilityForecast(NamedTuple):
@@ -349,6 +347,7 @@ class SoftmaxStateSpace(BaseStateSpace):
 
     def _encode(self, sequences: Sequences, reset: bool) -> Sequences:
         """CSR without stored zeros: dense or sparse, the same data gives the same bits."""
+        refuse_overflow(sequences)
         X = sparse.csr_array(sequences.X)
         if X.nnz and not X.data.all():
             X = X.copy()
@@ -418,7 +417,7 @@ class SoftmaxStateSpace(BaseStateSpace):
         with unchanged_on_error(self):
             sequences = self._check_X(X, groups, lengths, y=y, reset=True)
             if self.n_features_in_ == 1:
-                warnings.warn(
+                warn(
                     "X has one column: a vocabulary of one word, of which nothing can be learned. "
                     "If it holds codes of words, encode them first, by OneHotEncoder for one.",
                     UserWarning,
@@ -430,23 +429,19 @@ class SoftmaxStateSpace(BaseStateSpace):
     def _run_em(self, sequences: Sequences) -> EMResult:
         """EM; a fall of the bound, which its rule of quadrature allows, is told as what it is."""
         starts = self._starts(sequences)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            result = run_em(
-                starts,
-                sequences,
-                max_iter=self.max_iter,
-                tol=self.tol,
-                n_jobs=self.n_jobs,
-                verbose=self.verbose,
-                name=type(self).__name__,
-                acceleration=self.acceleration,
-            )
-        others = [each for each in caught if not str(each.message).startswith(FELL)]
-        for each in others:
-            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
-        if len(others) < len(caught) and not result.converged and result.n_iter < self.max_iter:
-            warnings.warn(
+        result = run_em(
+            starts,
+            sequences,
+            max_iter=self.max_iter,
+            tol=self.tol,
+            n_jobs=self.n_jobs,
+            verbose=self.verbose,
+            name=type(self).__name__,
+            acceleration=self.acceleration,
+            fall_is_a_fault=False,
+        )
+        if result.fell:
+            warn(
                 f"{type(self).__name__} stopped after {result.n_iter} iterations: the bound "
                 "fell in the next one, by the error of the quadrature rule it is computed with. "
                 "The best parameters so far are kept. The rule is good where states are not spread "

@@ -8,11 +8,8 @@ noise follows them.
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
-from sklearn.decomposition import FactorAnalysis
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.extmath import randomized_svd
 
 from sklseq._covariance import column_mean, column_scale
 from sklseq.state_space._stationary import spectral_radius, stationary_covariance
@@ -20,6 +17,7 @@ from sklseq.state_space._stationary import spectral_radius, stationary_covarianc
 LARGEST_RADIUS = 0.99  # of a transition matrix estimated for a start
 SIGNAL_SHARE = 0.7  # of the variance, credited to the state where nothing better is known
 LEAST_NOISE = 0.05  # of the variance
+FACTOR_ITERATIONS, FACTOR_TOL, LEAST_FACTOR_NOISE = 50, 1e-2, 1e-12
 MAX_ROWS = 20_000  # enough to start from
 
 
@@ -64,12 +62,8 @@ def _lag_covariance(Z, offsets, lag: int) -> np.ndarray:
 
 def _by_factors(Z, offsets, d):
     rows = Z if len(Z) <= MAX_ROWS else Z[:: len(Z) // MAX_ROWS]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        warnings.simplefilter("ignore", RuntimeWarning)  # constant columns
-        factors = FactorAnalysis(d, random_state=0, max_iter=50).fit(rows)
-    B = factors.components_.T
-    noise = np.clip(factors.noise_variance_, LEAST_NOISE, 1.0)
+    B, noise = _factor_analysis(rows, d)
+    noise = np.clip(noise, LEAST_NOISE, 1.0)
     weak = np.linalg.norm(B, axis=0) < 1e-3  # factors that found nothing
     B = np.where(weak, np.eye(len(B), d) * np.sqrt(SIGNAL_SHARE), B)
     states = Z @ np.linalg.pinv(B).T
@@ -79,6 +73,31 @@ def _by_factors(Z, offsets, d):
     if not spectral_radius(A) > 0.05:
         A = before @ np.linalg.pinv(_lag_covariance(states, offsets, 0), rcond=1e-6)
     return _stabilised(A, d), B, noise
+
+
+def _factor_analysis(X, d: int) -> tuple[np.ndarray, np.ndarray]:
+    """Loadings (p, d) and variances of the noise (p,), by maximum likelihood as well as 50
+    iterations find it (Barber 2012, algorithm 21.1).
+
+    scikit-learn's FactorAnalysis to the bit, but for its warnings: a start need not have converged.
+    """
+    X = X - X.mean(axis=0)
+    variances, root_n = X.var(axis=0), np.sqrt(len(X))
+    noise, random_state, before = np.ones(X.shape[1]), np.random.RandomState(0), -np.inf
+    for _ in range(FACTOR_ITERATIONS):
+        scale = np.sqrt(noise) + LEAST_FACTOR_NOISE
+        Z = X / (scale * root_n)
+        _, singular, right = randomized_svd(Z, d, random_state=random_state, n_iter=3)
+        loadings = np.sqrt(np.maximum(singular**2 - 1.0, 0.0))[:, None] * right * scale
+        with np.errstate(divide="ignore"):  # constant columns
+            explained = np.log(singular**2).sum()
+        rest = np.vdot(Z, Z) - np.vdot(singular, singular)
+        log_likelihood = -len(X) / 2.0 * (explained + rest + np.log(noise).sum())
+        if log_likelihood - before < FACTOR_TOL:
+            break
+        before = log_likelihood
+        noise = np.maximum(variances - (loadings**2).sum(axis=0), LEAST_FACTOR_NOISE)
+    return loadings.T, noise
 
 
 def _by_subspace(Z, offsets, d):

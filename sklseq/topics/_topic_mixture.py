@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -20,11 +19,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklseq._base import unchanged_on_error
 from sklseq._documentation import DocumentationLink
+from sklseq._notices import keeps_what_it_has, warn
 from sklseq._online import Stream
-from sklseq._sequences import check_sparse
+from sklseq._pickles import VersionedPickle
+from sklseq._sequences import Sequences, check_sparse, refuse_overflow
 from sklseq._validation import (
     as_fitted,
     check_count,
+    check_n_jobs,
     check_parameter_array,
     check_positive,
     check_probabilities,
@@ -49,6 +51,7 @@ DOUBTFUL_SCORE = 0.01
 
 class TopicMixture(
     DocumentationLink,
+    VersionedPickle,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
     DensityMixin,
@@ -386,17 +389,17 @@ class TopicMixture(
                 gains = len(bounds) < 2 or bounds[-1] - bounds[-2] >= self.tol * n_passes
                 converged = settled and not gains
         except KeyboardInterrupt:
-            if components is None:
+            if components is None or not keeps_what_it_has():
                 raise
             interrupted = True
-            warnings.warn(
+            warn(
                 f"Fitting TopicMixture was interrupted after {n_iter} passes: the topics of the "
                 "last one are kept.",
                 ConvergenceWarning,
                 stacklevel=3,
             )
         if not converged and not interrupted:
-            warnings.warn(
+            warn(
                 f"TopicMixture stopped at max_iter={self.max_iter} before the lower bound gained "
                 f"less than tol={self.tol} nats per word in one pass. Raise max_iter or tol.",
                 ConvergenceWarning,
@@ -606,6 +609,7 @@ class TopicMixture(
         for name in ("n_components", "max_iter", "n_particles"):
             check_count(self, name, 1)
         check_count(self, "verbose", 0)
+        check_n_jobs(self.n_jobs)
         check_real(self, "tol", 0.0)
         if not 0.5 < check_real(self, "learning_decay", 0.5) <= 1.0:
             raise ValueError(
@@ -638,10 +642,7 @@ class TopicMixture(
         X = csr_array(X, copy=True)
         X.sum_duplicates()
         X.eliminate_zeros()
-        with np.errstate(over="ignore"):
-            total = X.sum()
-        if not np.isfinite(total):
-            raise ValueError("The counts of X are so large that their sum is not finite.")
+        refuse_overflow(Sequences(X, np.array([0, X.shape[0]])))
         return X
 
     def _documents(self, X) -> Documents:
@@ -655,7 +656,7 @@ class TopicMixture(
         )
 
     def _warn_doubtful(self, what: str, std_error: float) -> None:
-        warnings.warn(
+        warn(
             f"{what} has a Monte Carlo standard error of {std_error:.2g} nats: raise "
             f"n_particles={self.n_particles}.",
             ConvergenceWarning,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
-from scipy.special import comb
+from scipy.special import comb, softmax
 
 from sklseq._sequences import run_calls
 from sklseq.topics._count_vectors import count_vectors, exact
@@ -148,7 +148,7 @@ class TopicModel:
 
     def sample(self, n_words: np.ndarray, rng) -> tuple[np.ndarray, np.ndarray]:
         """Documents of n_words words each: counts, and the topic proportions behind them."""
-        theta = rng.dirichlet(self.prior, size=len(n_words))
+        theta = draw_dirichlet(self.prior, len(n_words), rng)
         words = theta @ self.topic_word
         words /= words.sum(axis=1, keepdims=True)
         counts = [rng.multinomial(n, row) for n, row in zip(n_words, words)]
@@ -281,3 +281,15 @@ def _map_documents(
         for begin in range(0, n_documents, SHARD_SIZE)
     ]
     return np.concatenate([empty, *run_calls(work, shards, n_jobs)])
+
+
+def draw_dirichlet(concentration, n: int, rng) -> np.ndarray:
+    """Draws (n, K) of a Dirichlet distribution, with gamma variables by their logarithms.
+
+    A Gamma(a) is a Gamma(a + 1) times U^(1/a) (Marsaglia and Tsang 2000): for small a all of them
+    underflow to 0, whose ratios nobody knows.
+    """
+    shape = (n, len(concentration))
+    log_gamma = np.log(rng.standard_gamma(np.broadcast_to(concentration + 1.0, shape)))
+    log_gamma -= rng.standard_exponential(shape) / concentration
+    return softmax(log_gamma, axis=1)
