@@ -264,3 +264,68 @@ def oracle_m_step(model, sequences, *, diag, learn_covariance, inputs=None, inpu
         "offset": coef[:, d], "mean": mean, "covariance": covariance,
         "coefficients": coef_state[:, d:] if to_state else coef[:, d + 1 :],
     }  # fmt: skip
+
+
+def exact_smoother(model, X, digits=100):
+    """Filter and smoother in ``digits`` decimal digits that divide by nothing but variances of
+    scalar observations, so that every covariance may be singular (Durbin and Koopman 2012,
+    sections 4.4 and 6.4).  A variance below 1e-60 is one of what is known already.
+
+    Returns log_likelihood, means, covariances, lag_one as float64 arrays.
+    """
+
+    def exact(array):
+        return np.vectorize(mpmath.mpf, otypes=[object])(np.asarray(array, dtype=float))
+
+    with mpmath.workdps(digits):
+        A, Q, B, R, P, m, offset = (
+            exact(model[key]) for key in ("A", "Q", "B", "R", "covariance", "mean", "offset")
+        )
+        d, known = len(m), mpmath.mpf(10) ** -60
+        identity, total, path = exact(np.eye(d)), mpmath.mpf(0), []
+        for t, row in enumerate(X):
+            if t:
+                m, P = A.dot(m), A.dot(P).dot(A.T) + Q
+            predicted, updates = (m, P), []
+            seen = ~np.isnan(row)
+            y, H, noise = _uncorrelated(exact(row[seen]) - offset[seen], B[seen], R, seen, known)
+            for value, h, r in zip(y, H, noise):
+                f = h.dot(P).dot(h) + r
+                if f < known:
+                    continue
+                gain, v = P.dot(h) / f, value - h.dot(m)
+                total -= (mpmath.log(2 * mpmath.pi * f) + v * v / f) / 2
+                updates.append((h, f, v, identity - np.outer(gain, h)))
+                m, P = m + gain * v, P - np.outer(gain, gain) * f
+            path.append((*predicted, P, updates))
+        score, information = exact(np.zeros(d)), exact(np.zeros((d, d)))
+        means, covariances, lag_one = [], [], []
+        for t in range(len(X) - 1, -1, -1):
+            m, P, _, updates = path[t]
+            for h, f, v, L in reversed(updates):
+                score = h * (v / f) + L.T.dot(score)
+                information = np.outer(h, h) / f + L.T.dot(information).dot(L)
+            means.append(m + P.dot(score))
+            covariances.append(P - P.dot(information).dot(P))
+            before = path[t - 1][2] if t else 0 * P
+            lag_one.append((identity - P.dot(information)).dot(A).dot(before))
+            score, information = A.T.dot(score), A.T.dot(information).dot(A)
+        return SimpleNamespace(
+            log_likelihood=float(total), means=np.array(means[::-1], dtype=float),
+            covariances=np.array(covariances[::-1], dtype=float),
+            lag_one=np.array(lag_one[::-1], dtype=float),
+        )  # fmt: skip
+
+
+def _uncorrelated(y, H, R, seen, known):
+    """L^-1 y, L^-1 H and D where L D L' is the covariance of the entries seen."""
+    R = R[np.ix_(seen, seen)].copy()
+    y, H, noise = y.copy(), H.copy(), []
+    for j in range(len(y)):
+        pivot = R[j, j]
+        noise.append(pivot if pivot > known else mpmath.mpf(0))
+        for i in range(j + 1, len(y)):
+            factor = R[i, j] / pivot if pivot > known else mpmath.mpf(0)
+            R[i] = R[i] - factor * R[j]
+            y[i], H[i] = y[i] - factor * y[j], H[i] - factor * H[j]
+    return y, H, noise

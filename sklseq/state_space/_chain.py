@@ -41,8 +41,6 @@ from sklseq.state_space._stationary import maximise_stationary, stationary_covar
 
 HALVINGS = 40
 NO_SEQUENCE = 1e-200
-TRACE_OF_NOISE = 1e-14  # variance, of the largest there is
-UNREACHED = 1e-13  # eigenvalue of a covariance that counts as 0, of the largest
 SMALL = 12  # columns up to which plain loops beat BLAS
 
 
@@ -175,31 +173,17 @@ class LinearGaussianChain:
 
     # -- inference
 
-    def _arguments(self, evidence: Evidence, offsets, inputs, *, backward: bool = False):
+    def _arguments(self, evidence: Evidence, offsets, inputs):
         d = self.n_components
         drift = None if inputs is None else np.ascontiguousarray(inputs @ self.input_matrix.T)
         A, Gamma = (
             np.ascontiguousarray(matrix.reshape(-1, d, d))
-            for matrix in (self.transition_matrix, self._noise(backward))
+            for matrix in (self.transition_matrix, self.transition_covariance)
         )
         return (
             evidence.y, evidence.pattern, evidence.S, evidence.noise, A, Gamma, drift,
             self.initial_mean, self.initial_covariance, offsets,
         )  # fmt: skip
-
-    def _noise(self, backward: bool) -> np.ndarray:
-        """Gamma; on the way back, with a trace of noise for states that die out without any.
-
-        Their predicted covariance would end as rounding, by which the gains of the smoother divide.
-        """
-        Gamma = self.transition_covariance
-        if not backward or self.time_varying:
-            return Gamma
-        fading = fading_directions(self.transition_matrix, Gamma)
-        if fading is None:
-            return Gamma
-        scale = np.diag(Gamma).max() or np.diag(self.initial_covariance).max()
-        return Gamma + TRACE_OF_NOISE * scale * fading @ fading.T
 
     def log_likelihoods(self, evidence: Evidence, offsets, inputs=None, *, steps: bool = True):
         """log p(y_t | y_<t) of each step (None if not `steps`), and of each sequence."""
@@ -252,7 +236,7 @@ class LinearGaussianChain:
         sequence = np.empty(len(offsets) - 1)
         form = np.empty(len(sequence), dtype=np.int8)
         kernels.smoother_pass(
-            *self._arguments(evidence, offsets, inputs, backward=True),
+            *self._arguments(evidence, offsets, inputs),
             sequence, None, form, means, covariances, lag_one,
         )  # fmt: skip
         _add_constants(evidence, offsets, None, sequence)
@@ -267,27 +251,39 @@ class LinearGaussianChain:
         d, n = self.n_components, len(evidence.y)
         sequence = np.empty(len(offsets) - 1)
         form = np.empty(len(sequence), dtype=np.int8)
-        means, sums = np.empty((n, d)), np.empty((4, d, d))
+        means, sums, disturbances = np.empty((n, d)), np.empty((4, d, d)), np.empty((2, d, d))
         by_pattern = np.empty((len(evidence.S), d, d)) if pattern_sums else None
         kernels.sums_pass(
-            *self._arguments(evidence, offsets, inputs, backward=True),
-            sequence, None, form, means, sums, by_pattern,
+            *self._arguments(evidence, offsets, inputs),
+            sequence, None, form, means, sums, by_pattern, disturbances,
         )  # fmt: skip
         _add_constants(evidence, offsets, None, sequence)
-        statistics = self.statistics(means, sums, offsets, inputs)
+        if not form.any() and not self.time_varying:
+            disturbances = None
+        statistics = self.statistics(means, sums, offsets, inputs, disturbances)
         return Expectations(statistics, means, by_pattern, sequence)
 
-    def statistics(self, means, sums, offsets, inputs=None) -> ChainStatistics:
-        """Sums from state means (N, d) and sums of covariances (4, d, d) of ``sums_pass``."""
+    def statistics(
+        self, means, sums, offsets, inputs=None, disturbances=None
+    ) -> ChainStatistics:
+        """Sums from state means (N, d) and sums of covariances (4, d, d) of ``sums_pass``.
+
+        Also from its sums of disturbances (2, d, d), without which they are made of differences,
+        good to the digits that those leave.
+        """
         before_cov, after_cov, lag_cov, first_cov = sums
-        A = self.transition_matrix
         d = self.n_components
         first = means[offsets[:-1]] - self.initial_mean
         gram, cross, second = self._transition_sums(means, offsets, inputs)
         gram[:d, :d] += before_cov
-        w_before = lag_cov - A @ before_cov
+        if disturbances is None:
+            A = self.transition_matrix
+            w_before = lag_cov - A @ before_cov
+            w_squared = after_cov - A @ lag_cov.T - w_before @ A.T
+        else:
+            w_before, w_squared = disturbances
         cross[:, :d] += w_before
-        second += after_cov - A @ lag_cov.T - w_before @ A.T
+        second += w_squared
         return ChainStatistics(
             float(len(first)),
             first.sum(axis=0),
@@ -634,29 +630,6 @@ def _add_constants(evidence: Evidence, offsets, step, sequence) -> None:
 
 def _symmetric(matrix: np.ndarray) -> np.ndarray:
     return (matrix + np.swapaxes(matrix, -1, -2)) / 2
-
-
-def fading_directions(A: np.ndarray, Gamma: np.ndarray) -> np.ndarray | None:
-    """Orthonormal directions (d, k) of modes of A that shrink and that Gamma does not reach.
-
-    Reached is the range of the controllability Gramian sum_k A^k Gamma A'^k, which A maps into
-    itself: the others are modes of A on its complement (Kailath 1980, "Linear Systems", sec. 2.4).
-    """
-    values = np.linalg.eigvalsh(Gamma)
-    if values[0] > UNREACHED * values[-1]:
-        return None
-    gramian, power = np.zeros_like(Gamma), np.eye(len(A))
-    for _ in range(len(A)):
-        gramian += power @ Gamma @ power.T
-        power = A @ power / max(np.abs(A).max(), 1.0)
-    values, vectors = np.linalg.eigh(gramian)
-    rest = vectors[:, values <= UNREACHED * values[-1]]
-    modes, directions = np.linalg.eig(rest.T @ A @ rest)
-    fading = directions[:, np.abs(modes) < 1 - 1e-9]
-    if not fading.size:
-        return None
-    basis, sizes, _ = np.linalg.svd(np.hstack([fading.real, fading.imag]), full_matrices=False)
-    return rest @ basis[:, sizes > 1e-9 * sizes[0]]
 
 
 def semidefinite_root(covariance: np.ndarray) -> np.ndarray:

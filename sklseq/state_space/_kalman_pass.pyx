@@ -83,6 +83,8 @@ cdef extern from "_pass_types.h" namespace "sklseq" nogil:
         double* sum_lag
         double* sum_first
         double* sum_pattern
+        double* sum_cross
+        double* sum_second
         signed char* form
 
 cdef extern from "_pass_dispatch.h" namespace "sklseq" nogil:
@@ -161,7 +163,7 @@ cdef Pass _describe(
     result.final_means = result.final_covs = NULL
     result.means = result.covs = result.lag_one = NULL
     result.sum_previous = result.sum_next = result.sum_lag = result.sum_first = NULL
-    result.sum_pattern = NULL
+    result.sum_pattern = result.sum_cross = result.sum_second = NULL
     result.form = &form[0]
     return result
 
@@ -254,6 +256,7 @@ def sums_pass(
     double[:, ::1] means not None,
     double[:, :, ::1] sums not None,
     double[:, :, ::1] pattern_sums,
+    double[:, :, ::1] disturbances=None,
 ):
     """Both passes for EM: smoothed means, and sums of covariances in place of the covariances.
 
@@ -263,6 +266,9 @@ def sums_pass(
             the state after, and Cov(after, before); over all first steps the covariance
         pattern_sums : (n_patterns, d, d) the covariances summed over the steps of each pattern,
             or None
+        disturbances : (2, d, d): over all transitions Cov(w, before) and Cov(w), of the disturbance
+            w = after - A before, or None.  What a difference of the sums above would lose to
+            rounding is here (Durbin and Koopman 2012, section 4.5)
 
     Never holds N x d x d: a sequence longer than a megabyte of gains is worked backward in
     segments whose forward pass is repeated from checkpoints.
@@ -279,5 +285,9 @@ def sums_pass(
     work.sum_lag = &sums[2, 0, 0]
     work.sum_first = &sums[3, 0, 0]
     work.sum_pattern = _out3(pattern_sums)
+    if disturbances is not None:
+        disturbances[...] = 0.0
+        work.sum_cross = &disturbances[0, 0, 0]
+        work.sum_second = &disturbances[1, 0, 0]
     with nogil:
         run_pass(work)

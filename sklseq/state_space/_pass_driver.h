@@ -1,28 +1,42 @@
 // One sequence, or all sequences that share one covariance path, through filter and smoother.
 // Included once per instruction set, inside a namespace, after the engines.
 
-// The scalar updates of one step on the mean; returns its log-likelihood without constants.
+// The scalar updates of one step on the mean; returns its log-likelihood without constants.  Roots
+// may expect whitened innovations other than 0 (`expected`, or null), and report them (`whitened`).
+template <bool square_root>
 inline double update_mean(int d, int k, const double* S, const double* g, const double* f,
-                          const double* y, double* m) {
+                          const double* y, double* m, const double* expected = nullptr,
+                          double* whitened = nullptr) {
     double quadratic = 0.0, determinant = 1.0, logs = 0.0;
+    int known = 0;
     for (int i = 0; i < k; ++i) {
         const double* s = S + static_cast<Index>(i) * d;
         const double u = y[i] - dot(d, s, m);
+        if (whitened) whitened[i] = 0.0;
         if (!(f[i] > 0.0)) {
             double size = std::fabs(y[i]);
             for (int j = 0; j < d; ++j) size += std::fabs(s[j] * m[j]);
-            if (std::fabs(u) <= 1e-8 * (size - f[i])) continue;
+            if (std::fabs(u) <= 1e-8 * (size - f[i])) {
+                ++known;
+                continue;
+            }
             return f[i] == f[i] && u == u ? -HUGE_VAL : NAN;
         }
-        quadratic += u * u / f[i];
+        const double step = square_root ? u / f[i] : u;
+        const double error = expected ? step - expected[i] : step;
+        quadratic += square_root ? error * error : u * u / f[i];
         determinant *= f[i];
         if (!(determinant < 1e100 && determinant > 1e-100)) {
             logs += std::log(determinant);
             determinant = 1.0;
         }
-        subtract_multiple(d, -u, g + static_cast<Index>(i) * d, m);
+        if (whitened) whitened[i] = step;
+        subtract_multiple(d, -step, g + static_cast<Index>(i) * d, m);
     }
-    return -0.5 * (logs + std::log(determinant) + quadratic);
+    logs += std::log(determinant);
+    // the caller counts log(2 pi) / 2 for each observation, but one of what is known has no density
+    if (square_root) return known * HALF_LOG_2PI - (logs + 0.5 * quadratic);
+    return -0.5 * (logs + quadratic);
 }
 
 // One steady step without its prediction: the filtered mean into `keep`, if wanted, and the squared
@@ -150,17 +164,33 @@ inline void add_times(int n, double factor, const double* x, double* sum) {
     for (int j = 0; j < n; ++j) sum[j] += factor * x[j];
 }
 
+// cross += lag - A previous, second += next - A lag' - lag A' + A previous A'
+inline void add_disturbances(const Pass& p, const double* A, const double* previous,
+                             const double* next, const double* lag, double weight) {
+    const int d = p.d;
+    std::vector<double> cross(lag, lag + d * d), second(next, next + d * d);
+    multiply(p.gemm, false, false, d, d, d, -1.0, A, previous, 1.0, cross.data());
+    multiply(p.gemm, false, true, d, d, d, -1.0, A, lag, 1.0, second.data());
+    multiply(p.gemm, false, true, d, d, d, -1.0, cross.data(), A, 1.0, second.data());
+    symmetrise(d, second.data());
+    add_times(d * d, weight, cross.data(), p.sum_cross);
+    add_times(d * d, weight, second.data(), p.sum_second);
+}
+
 // A sequence whose covariances are its own.  The filtered means wait in the array of the smoothed
-// ones; where covariances and lag-one covariances are wanted, what the backward pass needs waits in
-// theirs.  Else it works in segments small enough for the cache: their forward pass is done again
-// from a checkpoint, so that the memory grows with the square root of the length.
+// ones; of a plain sequence whose covariances and lag-one covariances are wanted, what the backward
+// pass needs waits in theirs.  Else it works in segments small enough for the cache: their forward
+// pass is done again from a checkpoint, so that the memory grows with the square root of the length.
 template <class Engine>
 class Alone {
+    static constexpr bool by_root = Engine::square_root;
+
 public:
     Alone(const Pass& pass)
         : p(pass), d(pass.d), dd(static_cast<Index>(pass.d) * pass.d), engine(pass), g(pass.k * d),
-          f(pass.k), m(d), lag(dd), C(dd), expanded(dd), difference(d),
-          in_place(pass.covs && pass.lag_one) {}
+          f(pass.k), back(pass.k * d), whitened(pass.k), m(d), lag(dd), C(dd), V(dd), expanded(dd),
+          before(dd), difference(d), beta(d), disturbances(2 * dd),
+          in_place(!by_root && pass.covs && pass.lag_one) {}
 
     // Returns false if the engine asks for the other form (sums may have been added to by then).
     bool run(Index sequence) {
@@ -171,6 +201,7 @@ public:
         if (p.smooths()) prepare(n_segments);
         engine.start(p.P0);
         std::memcpy(m.data(), p.m0, sizeof(double) * d);
+        gap_end = 0;
         double total = 0.0;
         for (Index t = 0; t < n; ++t) {
             if (n_segments > 1 && t % length == 0) hold(t / length);
@@ -188,6 +219,7 @@ public:
             if (segment < n_segments - 1) {
                 resume(segment);
                 for (Index t = start; t < stop; ++t) step(t, true, false);
+                if constexpr (by_root) observe(stop, true);
             }
             backward(start, stop);
         }
@@ -199,21 +231,33 @@ private:
     int d;
     Index dd, first = 0, n = 0, length = 0;  // the sequence, and the length of its segments
     Engine engine;
-    std::vector<double> g, f, m, lag, C, expanded, difference;
+    std::vector<double> g, f, back, whitened, m, lag, C, V, expanded, before, difference, beta;
+    std::vector<double> disturbances;
     bool in_place;
-    std::vector<double> G, J, checkpoints;
+    // of each step: plain G and J; roots R, the link to the step after, and back' a
+    std::vector<double> G, J, roots, links, constants, checkpoints;
+    Index gap_end = 0;  // up to there the mean of an unstable state is kept by the engine
 
+    Index kept() const {  // doubles a step
+        if constexpr (by_root) return dd + engine.link_size() + d;
+        return 2 * dd;
+    }
     Index segment_length() const {
-        const Index bytes = static_cast<Index>(sizeof(double)) * 2 * dd;
+        const Index bytes = static_cast<Index>(sizeof(double)) * kept();
         return std::max<Index>(std::max<Index>(64, (Index(1) << 20) / bytes),
                                static_cast<Index>(std::sqrt(static_cast<double>(n))));
     }
     void prepare(Index n_segments) {
-        if (!in_place) {
-            G.resize(std::min(n, length) * dd);
-            J.resize(std::min(n, length) * dd);
+        const Index steps = std::min(n, length);
+        if constexpr (by_root) {
+            roots.resize(steps * dd);
+            links.resize(steps * engine.link_size());
+            constants.resize(steps * d);
+        } else if (!in_place) {
+            G.resize(steps * dd);
+            J.resize(steps * dd);
         }
-        if (n_segments > 1) checkpoints.resize(n_segments * (engine.slot() + d));
+        if (n_segments > 1) checkpoints.resize(n_segments * (engine.slot() + d + 1));
     }
     // of the step from t to t + 1
     double* gain_of(Index t) {
@@ -222,47 +266,139 @@ private:
     double* rest_of(Index t) {
         return in_place ? p.covs + (first + t) * dd : J.data() + t % length * dd;
     }
+    double* root_of(Index t) { return roots.data() + t % length * dd; }
+    double* link_of(Index t) { return links.data() + t % length * engine.link_size(); }
+    double* constant_of(Index t) { return constants.data() + t % length * d; }
     void hold(Index segment) {
-        double* slot = checkpoints.data() + segment * (engine.slot() + d);
+        double* slot = checkpoints.data() + segment * (engine.slot() + d + 1);
         std::memcpy(slot, m.data(), sizeof(double) * d);
-        engine.hold(slot + d);
+        slot[d] = static_cast<double>(gap_end);
+        engine.hold(slot + d + 1);
     }
     void resume(Index segment) {
-        const double* slot = checkpoints.data() + segment * (engine.slot() + d);
+        const double* slot = checkpoints.data() + segment * (engine.slot() + d + 1);
         std::memcpy(m.data(), slot, sizeof(double) * d);
-        engine.resume(slot + d);
+        gap_end = static_cast<Index>(slot[d]);
+        engine.resume(slot + d + 1);
+    }
+
+    // Update with the step's observations; with `link`, complete the link from the step before.
+    double observe(Index t, bool link) {
+        const Index row = first + t, q = p.pattern_at(row);
+        if constexpr (!by_root) {
+            engine.update(p.S_of(q), p.noise_of(q), g.data(), f.data());
+            return update_mean<false>(d, p.k, p.S_of(q), g.data(), f.data(), p.y + row * p.k,
+                                      m.data());
+        } else {
+            engine.update(p.S_of(q), p.noise_of(q), g.data(), f.data(),
+                          link ? link_of(t - 1) : nullptr, back.data());
+            const bool expected = engine.shifted;
+            const double ll = update_mean<true>(
+                d, p.k, p.S_of(q), g.data(), f.data(), p.y + row * p.k, m.data(),
+                expected ? engine.innovation_mean.data() : nullptr, whitened.data());
+            if (link) {
+                double* constant = constant_of(t - 1);
+                for (int j = 0; j < d; ++j) constant[j] = expected ? engine.kappa[j] : 0.0;
+                for (int i = 0; i < p.k; ++i)
+                    add_times(d, whitened[i], back.data() + i * d, constant);
+            }
+            move_mean(t, link);
+            return ll;
+        }
+    }
+
+    // Where a gap lets the mean grow, the engine takes it over; after the gap it gives it back.
+    void move_mean(Index t, bool link) {
+        const bool observed = t >= gap_end;
+        if (observed && engine.shifted) {
+            std::memcpy(difference.data(), engine.mu.data(), sizeof(double) * d);
+            engine.settle(m.data());
+        } else {
+            if (observed && t > 0 && p.pattern) gap_end = end_of_growth(t);
+            if (t >= gap_end) return;
+            engine.shift(m.data(), difference.data());
+            for (int j = 0; j < d; ++j) difference[j] = -difference[j];
+        }
+        if (!link) return;
+        const double* E = link_of(t - 1);
+        double* constant = constant_of(t - 1);
+        for (int l = 0; l < d; ++l) add_times(d, difference[l], E + l * engine.width, constant);
+    }
+
+    // The end of the gap that begins after step t, if the mean grows in it beyond its digits; else 0.
+    Index end_of_growth(Index t) {
+        Index end = t + 1;
+        double size = 0.0, largest = 0.0;
+        std::vector<double> mean(m), next(d);
+        for (int j = 0; j < d; ++j) size = std::max(size, std::fabs(mean[j]));
+        for (; end < n && unobserved(end); ++end) advance(end, mean, next);
+        if (end == t + 1 || end == n) return 0;
+        advance(end, mean, next);
+        for (int j = 0; j < d; ++j) largest = std::max(largest, std::fabs(mean[j]));
+        return largest <= GROWTH * size ? 0 : end;
+    }
+    static constexpr double GROWTH = 1e3;
+
+    bool unobserved(Index t) const {
+        const double* S = p.S_of(p.pattern_at(first + t));
+        for (Index e = 0; e < static_cast<Index>(p.k) * d; ++e)
+            if (S[e] != 0.0) return false;
+        return true;
+    }
+
+    // The mean at step t from that of the step before.
+    void advance(Index t, std::vector<double>& mean, std::vector<double>& next) const {
+        add_matrix_vector(d, d, p.A_at(t), mean.data(), p.drift ? p.drift + (first + t) * d : nullptr,
+                          next.data());
+        mean.swap(next);
     }
 
     // Update with the step's observations, then predict the next: m and the engine move on.
     double step(Index t, bool smooth, bool report) {
-        const Index row = first + t, q = p.pattern_at(row);
-        engine.update(p.S_of(q), p.noise_of(q), g.data(), f.data());
-        const double ll = update_mean(d, p.k, p.S_of(q), g.data(), f.data(), p.y + row * p.k,
-                                      m.data());
+        const Index row = first + t;
+        const bool linked = smooth && t % length != 0;
+        const double ll = observe(t, linked);
         if (report) {
             if (p.step_ll) p.step_ll[row] = ll;
-            if (p.filtered_means)
-                std::memcpy(p.filtered_means + row * d, m.data(), sizeof(double) * d);
+            if (p.filtered_means) report_mean(p.filtered_means + row * d);
             if (p.filtered_covs) engine.covariance(p.filtered_covs + row * dd);
         }
-        if (smooth) std::memcpy(p.means + row * d, m.data(), sizeof(double) * d);
+        if (smooth) {
+            std::memcpy(p.means + row * d, m.data(), sizeof(double) * d);
+            if constexpr (by_root) engine.root(root_of(t));
+        }
         if (t + 1 == n) {
-            if (smooth) engine.begin_backward(C.data());
+            if (smooth) begin_backward();
             return ll;
         }
-        engine.predict(p.A_at(t + 1), p.Q_at(t + 1), smooth ? gain_of(t) : nullptr,
-                       smooth ? rest_of(t) : nullptr, smooth);
-        add_matrix_vector(d, d, p.A_at(t + 1), m.data(),
-                          p.drift ? p.drift + (row + 1) * d : nullptr, difference.data());
-        m.swap(difference);
+        if constexpr (by_root)
+            engine.predict(p.A_at(t + 1), p.Q_at(t + 1), smooth);
+        else
+            engine.predict(p.A_at(t + 1), p.Q_at(t + 1), smooth ? gain_of(t) : nullptr,
+                           smooth ? rest_of(t) : nullptr, smooth);
+        advance(t + 1, m, difference);
         return ll;
+    }
+    void report_mean(double* out) {
+        std::memcpy(out, m.data(), sizeof(double) * d);
+        if constexpr (by_root)
+            if (engine.shifted)
+                add_vector_matrix(d, d, engine.mu.data(), engine.R.data(), m.data(), out);
+    }
+
+    void begin_backward() {
+        engine.root(by_root ? V.data() : C.data());
+        if constexpr (by_root) {
+            set_identity(d, C.data());
+            std::fill(beta.begin(), beta.end(), 0.0);
+        }
     }
 
     void backward(Index start, Index stop) {
         for (Index t = stop - 1; t >= start; --t) {
             const Index row = first + t;
             if (t + 1 < n) retreat(t);
-            if (p.covs) engine.expand(C.data(), p.covs + row * dd);
+            if (p.covs) engine.expand(by_root ? V.data() : C.data(), p.covs + row * dd);
             if (p.sum_pattern) add_covariance(p.sum_pattern + p.pattern_at(row) * dd);
             if (t == 0) {
                 if (p.sums()) add_covariance(p.sum_first);
@@ -274,24 +410,40 @@ private:
     // From the smoothed moments of step t + 1 to those of step t.
     void retreat(Index t) {
         double* mean = p.means + (first + t) * d;
+        const bool own_disturbances = p.disturbances() && (by_root || p.time_varying());
         if (p.sums()) add_covariance(p.sum_next);
-        add_matrix_vector(d, d, p.A_at(t + 1), mean,
-                          p.drift ? p.drift + (first + t + 1) * d : nullptr, difference.data());
-        for (int j = 0; j < d; ++j) difference[j] = mean[d + j] - difference[j];
-        const double* gain = gain_of(t);
-        add_vector_matrix(d, d, difference.data(), gain, mean, m.data());
+        if constexpr (by_root) {
+            engine.retreat_mean(link_of(t), constant_of(t), beta.data(), difference.data());
+            beta.swap(difference);
+            add_vector_matrix(d, d, beta.data(), root_of(t), mean, m.data());
+            engine.retreat(link_of(t), root_of(t), p.Q_at(t + 1), C.data(), V.data(), lag.data(),
+                           own_disturbances ? disturbances.data() : nullptr);
+        } else {
+            if (own_disturbances) before = C;
+            add_matrix_vector(d, d, p.A_at(t + 1), mean,
+                              p.drift ? p.drift + (first + t + 1) * d : nullptr,
+                              difference.data());
+            for (int j = 0; j < d; ++j) difference[j] = mean[d + j] - difference[j];
+            add_vector_matrix(d, d, difference.data(), gain_of(t), mean, m.data());
+            engine.retreat(gain_of(t), rest_of(t), C.data(), lag.data());
+            if (own_disturbances)
+                add_disturbances(p, p.A_at(t + 1), C.data(), before.data(), lag.data(), 1.0);
+        }
         std::memcpy(mean, m.data(), sizeof(double) * d);
-        engine.retreat(gain, rest_of(t), C.data(), lag.data());
         if (p.lag_one)
             std::memcpy(p.lag_one + (first + t + 1) * dd, lag.data(), sizeof(double) * dd);
+        if (by_root && own_disturbances) {
+            add_to(dd, disturbances.data(), p.sum_cross);
+            add_to(dd, disturbances.data() + dd, p.sum_second);
+        }
         if (p.sums()) {
             add_to(dd, lag.data(), p.sum_lag);
             add_covariance(p.sum_previous);
         }
     }
     void add_covariance(double* sum) {
-        if (Engine::square_root) {
-            engine.expand(C.data(), expanded.data());
+        if (by_root) {
+            engine.expand(V.data(), expanded.data());
             add_to(dd, expanded.data(), sum);
         } else {
             add_to(dd, C.data(), sum);
@@ -318,8 +470,10 @@ public:
         if (steady) make_steady();
         for (Index i = 0; i < p.n_sequences; ++i) {
             const Index n = p.offsets[i + 1] - p.offsets[i];
+            if (by_root && p.smooths()) whitened.assign(n * k, 0.0);
             const double ll = forward(p.offsets[i], n, p.final_means ? p.final_means + i * d
                                                                      : nullptr);
+            if (by_root && p.smooths()) backward_means_by_root(p.offsets[i], n);
             if (p.sequence_ll) p.sequence_ll[i] = ll;
             if (p.final_covs)
                 std::memcpy(p.final_covs + i * dd, filtered.data() + std::min(n, n_path) * dd - dd,
@@ -327,7 +481,7 @@ public:
         }
         if (p.filtered_covs) fill_filtered_covariances();
         if (p.smooths()) {
-            for (Index i = 0; i < p.n_sequences; ++i)
+            for (Index i = 0; i < p.n_sequences && !by_root; ++i)
                 backward_means(p.offsets[i], p.offsets[i + 1] - p.offsets[i]);
             backward_covariances();
         }
@@ -335,19 +489,23 @@ public:
     }
 
 private:
+    static constexpr bool by_root = Engine::square_root;
     static constexpr Index BLOCK = 128;
     const Pass& p;
     int d, k;
     Index dd, longest = 0, n_path = 0;
     bool steady = false;
     Engine engine;
-    std::vector<double> g, f, log_f, G, J, ends, filtered;  // the path, one entry a step
+    // the path, one entry a step: backward plain G and J; roots the link to the step after, and back
+    std::vector<double> g, f, log_f, G, J, links, backs, ends, filtered;
+    std::vector<double> whitened;  // innovations (n, k) of the sequence at work, for roots
     // the steady step: m_next = C m_p + D y, m_f = M m_p + K y, e = W y - V m_p, whitened
     std::vector<double> M, K, V, W, C, C_transposed, D, GA;
     std::vector<double> predicted, drive, errors, scratch;
 
     bool make_path() {
-        const Index doubles = 4 * dd + static_cast<Index>(k) * d;
+        Index doubles = 4 * dd + static_cast<Index>(k) * d;
+        if constexpr (by_root) doubles += engine.link_size();
         const Index cap = std::max<Index>(512, (Index(1) << 21) / doubles);
         std::vector<double> before(dd), now(dd);
         const bool wanted = p.smooths();
@@ -358,10 +516,10 @@ private:
             const double* noise = p.noise_of(0);
             g.resize((t + 1) * k * d);
             f.resize((t + 1) * k);
-            engine.update(p.S_of(0), noise, g.data() + t * k * d, f.data() + t * k);
+            update_path(t, noise);
             double logs = 0.0;
             for (int i = 0; i < k; ++i)
-                if (f[t * k + i] > 0.0) logs += std::log(f[t * k + i]);
+                if (f[t * k + i] > 0.0) logs += Engine::log_variance(f[t * k + i]);
             log_f.push_back(logs);
             if (p.filtered_covs || p.final_covs) {
                 filtered.resize((t + 1) * dd);
@@ -369,14 +527,11 @@ private:
             }
             if (wanted) {
                 ends.resize((t + 1) * dd);
-                engine.begin_backward(ends.data() + t * dd);
-                G.resize((t + 1) * dd);
-                J.resize((t + 1) * dd);
+                engine.root(ends.data() + t * dd);
             }
             n_path = t + 1;
             if (t + 1 == longest) break;
-            engine.predict(p.A_at(t + 1), p.Q_at(t + 1), wanted ? G.data() + t * dd : nullptr,
-                           wanted ? J.data() + t * dd : nullptr, wanted);
+            predict_path(t, wanted);
             engine.covariance(now.data());
             if (!engine.trusted()) return true;
             hits = !p.time_varying() && t > 0 && stands_still(before.data(), now.data())
@@ -384,11 +539,53 @@ private:
             if (hits == 2) {
                 // exact observations keep the careful scalar updates
                 steady = true;
+                if constexpr (by_root)
+                    if (wanted) close_path();
                 return true;
             }
             before.swap(now);
         }
         return true;
+    }
+
+    void update_path(Index t, const double* noise) {
+        double *gains = g.data() + t * k * d, *scales = f.data() + t * k;
+        if constexpr (by_root) {
+            const bool linked = p.smooths() && t > 0;
+            if (linked) {
+                links.resize(t * engine.link_size());
+                backs.resize(t * k * d);
+            }
+            engine.update(p.S_of(0), noise, gains, scales, linked ? link_of(t - 1) : nullptr,
+                          linked ? backs.data() + (t - 1) * k * d : nullptr);
+        } else {
+            engine.update(p.S_of(0), noise, gains, scales);
+        }
+    }
+    void predict_path(Index t, bool wanted) {
+        if constexpr (by_root) {
+            engine.predict(p.A_at(t + 1), p.Q_at(t + 1), wanted);
+        } else {
+            if (wanted) {
+                G.resize((t + 1) * dd);
+                J.resize((t + 1) * dd);
+            }
+            engine.predict(p.A_at(t + 1), p.Q_at(t + 1), wanted ? G.data() + t * dd : nullptr,
+                           wanted ? J.data() + t * dd : nullptr, wanted);
+        }
+    }
+    double* link_of(Index t) { return links.data() + t * engine.link_size(); }
+
+    // The link of the steady step, from the end of the path to the step after it.
+    void close_path() {
+        std::vector<double> gains(k * d), scales(k);
+        links.resize(n_path * engine.link_size());
+        backs.resize(n_path * k * d);
+        double* back = backs.data() + (n_path - 1) * k * d;
+        engine.update(p.S_of(0), p.noise_of(0), gains.data(), scales.data(), link_of(n_path - 1),
+                      back);
+        engine.align(ends.data() + (n_path - 1) * dd, link_of(n_path - 2), link_of(n_path - 1),
+                     back);
     }
 
     bool stands_still(const double* before, const double* now) const {
@@ -422,13 +619,14 @@ private:
                 for (int l = 0; l < d; ++l) acc += S[i * d + l] * K[l * k + j];
                 sK[j] = acc;
             }
-            const double root = variance[i] > 0.0 ? 1.0 / std::sqrt(variance[i]) : 0.0;
+            const double root = variance[i] > 0.0 ? Engine::whitening(variance[i]) : 0.0;
+            const double per = variance[i] > 0.0 ? Engine::per_innovation(variance[i]) : 1.0;
             for (int j = 0; j < d; ++j) V[i * d + j] = root * sM[j];
             for (int j = 0; j < k; ++j) W[i * k + j] = root * ((i == j) - sK[j]);
             for (int l = 0; l < d; ++l) {
-                for (int j = 0; j < d; ++j) M[l * d + j] -= gain[i * d + l] * sM[j];
-                for (int j = 0; j < k; ++j)
-                    K[l * k + j] += gain[i * d + l] * ((i == j) - sK[j]);
+                const double step = gain[i * d + l] * per;
+                for (int j = 0; j < d; ++j) M[l * d + j] -= step * sM[j];
+                for (int j = 0; j < k; ++j) K[l * k + j] += step * ((i == j) - sK[j]);
             }
         }
         C.resize(dd);
@@ -441,7 +639,7 @@ private:
         drive.resize(BLOCK * d);
         errors.resize(BLOCK * k);
         scratch.resize(BLOCK * std::max(d, k));
-        if (p.smooths()) {
+        if (p.smooths() && !by_root) {
             // GA = (I - G A), G stored transposed
             GA.assign(dd, 0.0);
             for (int j = 0; j < d; ++j) GA[j * d + j] = 1.0;
@@ -460,8 +658,9 @@ private:
         double* keep = p.smooths() ? p.means : p.filtered_means;
         for (; t < careful; ++t) {
             const Index at = std::min(t, n_path - 1), row = first + t;
-            const double ll = update_mean(d, k, p.S_of(0), g.data() + at * k * d,
-                                          f.data() + at * k, p.y + row * k, m.data());
+            const double ll = update_mean<by_root>(
+                d, k, p.S_of(0), g.data() + at * k * d, f.data() + at * k, p.y + row * k, m.data(),
+                nullptr, whitened.empty() ? nullptr : whitened.data() + t * k);
             total += ll;
             if (p.step_ll) p.step_ll[row] = ll;
             if (keep) std::memcpy(keep + row * d, m.data(), sizeof(double) * d);
@@ -473,13 +672,14 @@ private:
                               p.drift ? p.drift + (row + 1) * d : nullptr, next.data());
             m.swap(next);
         }
-        if (small_forward(first, t, n, m.data(), keep, total)) {
+        if (whitened.empty() && small_forward(first, t, n, m.data(), keep, total)) {
             if (last) std::memcpy(last, m.data(), sizeof(double) * d);
             return total;
         }
         for (; t < n; t += BLOCK)
             total += forward_block(first + t, static_cast<int>(std::min(BLOCK, n - t)),
-                                   t + BLOCK < n, m.data(), keep);
+                                   t + BLOCK < n, m.data(), keep,
+                                   whitened.empty() ? errors.data() : whitened.data() + t * k);
         if (last) {
             // predicted still holds the last block
             const Index at = (n - careful - 1) % BLOCK;
@@ -542,7 +742,8 @@ private:
     }
 
     // A block of steady steps: everything but the chain C m is a product over the block.
-    double forward_block(Index row, int rows, bool more, double* m, double* keep) {
+    double forward_block(Index row, int rows, bool more, double* m, double* keep,
+                         double* errors) {
         const double* y = p.y + row * k;
         multiply(p.gemm, false, true, rows, d, k, 1.0, y, D.data(), 0.0, drive.data());
         if (p.drift) {
@@ -560,9 +761,9 @@ private:
                      keep + row * d);
             multiply(p.gemm, false, true, rows, d, k, 1.0, y, K.data(), 1.0, keep + row * d);
         }
-        multiply(p.gemm, false, true, rows, k, k, 1.0, y, W.data(), 0.0, errors.data());
+        multiply(p.gemm, false, true, rows, k, k, 1.0, y, W.data(), 0.0, errors);
         multiply(p.gemm, false, true, rows, k, d, -1.0, predicted.data(), V.data(), 1.0,
-                 errors.data());
+                 errors);
         const double log_det = log_f[n_path - 1];
         double total = 0.0;
         for (int t = 0; t < rows; ++t) {
@@ -613,6 +814,23 @@ private:
                               p.means + (row + t) * d);
     }
 
+    // Likewise for roots: m := m + R' beta, beta := back' a + E' beta.
+    void backward_means_by_root(Index first, Index n) {
+        if constexpr (by_root) {
+            std::vector<double> beta(d), next(d);
+            for (Index t = n - 2; t >= 0; --t) {
+                const Index at = std::min(t, n_path - 1);
+                const double *a = whitened.data() + (t + 1) * k, *back = backs.data() + at * k * d;
+                engine.retreat_mean(link_of(at), nullptr, beta.data(), next.data());
+                for (int i = 0; i < k; ++i) add_times(d, a[i], back + i * d, next.data());
+                beta.swap(next);
+                double* mean = p.means + (first + t) * d;
+                add_vector_matrix(d, d, beta.data(), ends.data() + at * dd, mean, next.data());
+                std::memcpy(mean, next.data(), sizeof(double) * d);
+            }
+        }
+    }
+
     void fill_filtered_covariances() {
         for (Index i = 0; i < p.n_sequences; ++i)
         {
@@ -647,12 +865,19 @@ private:
     }
 
     void backward_of_length(Index n, const Index* members, Index count) {
-        std::vector<double> form(dd), lag(dd), now(dd), before(dd);
+        // form: the engine's own form of what is smoothed; root: its state's, by roots
+        std::vector<double> form(dd), root(dd), lag(dd), now(dd), before(dd), own(2 * dd);
         const double weight = static_cast<double>(count);
-        std::memcpy(form.data(), ends.data() + std::min(n, n_path) * dd - dd, sizeof(double) * dd);
-        engine.expand(form.data(), now.data());
+        const double* end = ends.data() + std::min(n, n_path) * dd - dd;
+        std::memcpy(root.data(), end, sizeof(double) * dd);
+        if (by_root)
+            set_identity(d, form.data());
+        else
+            form = root;
+        engine.expand(root.data(), now.data());
         put(now.data(), n - 1, 1, p.covs, members, count);
         if (p.sum_pattern) add_times(dd, weight, now.data(), p.sum_pattern);
+        std::vector<double> still = gram_of(form.data());
         int hits = 0;
         for (Index t = n - 2; t >= 0; --t) {
             before = now;
@@ -660,9 +885,12 @@ private:
             const double repeats = hits == 2 && t >= n_path ? static_cast<double>(t - n_path + 1)
                                                             : 1.0;
             if (p.sums()) add_times(dd, weight * repeats, before.data(), p.sum_next);
-            engine.retreat(G.data() + at * dd, J.data() + at * dd, form.data(), lag.data());
-            engine.expand(form.data(), now.data());
-            hits = stands_still(before.data(), now.data()) ? std::min(hits + 1, 2) : 0;
+            retreat(t, at, form, root, lag, own);
+            engine.expand(by_root ? root.data() : form.data(), now.data());
+            if (p.disturbances()) add_own_disturbances(t, weight * repeats, now, before, lag, own);
+            std::vector<double> gram = by_root ? gram_of(form.data()) : now;
+            hits = stands_still(still.data(), gram.data()) ? std::min(hits + 1, 2) : 0;
+            still.swap(gram);
             if (p.sums()) {
                 add_times(dd, weight * repeats, lag.data(), p.sum_lag);
                 add_times(dd, weight * repeats, now.data(), p.sum_previous);
@@ -676,5 +904,31 @@ private:
         if (p.sums()) add_times(dd, weight, now.data(), p.sum_first);
         std::fill(lag.begin(), lag.end(), 0.0);
         put(lag.data(), 0, 1, p.lag_one, members, count);
+    }
+
+    std::vector<double> gram_of(const double* form) const {
+        std::vector<double> gram(dd);
+        engine.expand(form, gram.data());
+        return gram;
+    }
+
+    void retreat(Index t, Index at, std::vector<double>& form, std::vector<double>& root,
+                 std::vector<double>& lag, std::vector<double>& own) {
+        if constexpr (by_root)
+            engine.retreat(link_of(at), ends.data() + at * dd, p.Q_at(t + 1), form.data(),
+                           root.data(), lag.data(), p.disturbances() ? own.data() : nullptr);
+        else
+            engine.retreat(G.data() + at * dd, J.data() + at * dd, form.data(), lag.data());
+    }
+
+    void add_own_disturbances(Index t, double weight, const std::vector<double>& now,
+                              const std::vector<double>& after, const std::vector<double>& lag,
+                              const std::vector<double>& own) {
+        if (by_root) {
+            add_times(dd, weight, own.data(), p.sum_cross);
+            add_times(dd, weight, own.data() + dd, p.sum_second);
+        } else if (p.time_varying()) {
+            add_disturbances(p, p.A_at(t + 1), now.data(), after.data(), lag.data(), weight);
+        }
     }
 };

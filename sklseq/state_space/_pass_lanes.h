@@ -19,7 +19,7 @@ class Lanes {
 
     // the state of all lanes
     Vec m[D], P[T];
-    Vec quadratic, determinant, worst, pivot;
+    Vec quadratic, determinant, worst, pivot, top[D];
     double logs[LANES];
     // the lanes: rows of their first step, numbers of steps, times of their first step
     Index row[LANES], steps[LANES];
@@ -248,6 +248,7 @@ private:
         determinant = pivot = spread(1.0);
         worst = spread(0.0);
         for (int l = 0; l < LANES; ++l) logs[l] = 0.0;
+        for (int j = 0; j < D; ++j) top[j] = spread(0.0);
         use_chain(0);
     }
     void use_chain(Index t) {
@@ -421,6 +422,11 @@ private:
             const Vec diagonal = next[tri(i, i)], left = L[tri(i, i)];
             inverse[i] = 1.0 / left;
             least = smaller(least, left / diagonal);
+            // how far the variance has fallen, and how small the noise is in it
+            top[i] = larger(top[i], diagonal);
+            least = smaller(least, diagonal / top[i]);
+            if (p.disturbances() && Q[tri(i, i)] > 0.0)
+                least = smaller(least, Q[tri(i, i)] / LEAST_NOISE * WORST_PIVOT / diagonal);
             for (int l = 0; l < LANES; ++l)  // a NaN must not pass a comparison
                 if (!(left[l] > 0.0)) least[l] = -1.0;
         }

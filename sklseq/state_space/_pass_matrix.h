@@ -169,6 +169,11 @@ inline void multiply(Gemm gemm, bool ta, bool tb, int m, int n, int r, double al
                         C + static_cast<Index>(i) * n);
 }
 
+inline void set_identity(int d, double* M) {
+    std::memset(M, 0, sizeof(double) * d * d);
+    for (int i = 0; i < d; ++i) M[static_cast<Index>(i) * d + i] = 1.0;
+}
+
 // the upper triangle := the lower one
 inline void mirror(int d, double* P) {
     for (int i = 1; i < d; ++i)
@@ -250,21 +255,55 @@ inline void semidefinite_root(int d, const double* P, double* R, double* work) {
     }
 }
 
-// Householder triangularisation of M (rows, cols) after sorting its rows by decreasing magnitude
-// (without the sort a vague prior costs twelve digits).  The first `tested` columns are tested for
-// rank: a column that has vanished takes no pivot row, so its rows stay for the columns after it.
-// floors (tested,): a further absolute threshold, or null.  pivot_row (tested,): row of the pivot,
-// or -1.  Returns the rank of the tested columns; rows from there on are triangular in the rest.
-// work: rows + cols + rows * cols
-inline int triangularise(int rows, int cols, double* M, int tested, const double* floors,
-                         int* pivot_row, double* work) {
+// 2^e with x 2^e near 1, for a reflection whose squares neither vanish nor overflow (LAPACK's dlarfg
+// scales likewise); a power of two changes no digit.
+inline double unit_scale(double x) {
+    int exponent = 0;
+    std::frexp(x, &exponent);
+    return std::ldexp(1.0, -std::min(std::max(exponent, -1000), 1000));
+}
+
+// Reflects rows r.. of M (rows, width) so that column c, of that norm there, ends in row r; columns
+// after c follow.  w: width
+inline void reflect(int rows, int width, int r, int c, double norm, double* M, double* w) {
+    const double scale = unit_scale(norm), head = M[r * width + c];
+    const double alpha = head > 0.0 ? -norm : norm;
+    // v = column - alpha e_r, beta = 2 / v'v = 1 / (norm (norm + |head|)), in units of the scale
+    M[r * width + c] = head - alpha;
+    const double size = norm * scale;
+    const double beta = 1.0 / (size * (size + std::fabs(head) * scale));
+    for (int j = c + 1; j < width; ++j) w[j] = 0.0;
+    for (int i = r; i < rows; ++i) {
+        const double v = M[i * width + c] * scale;
+        if (v == 0.0) continue;
+        for (int j = c + 1; j < width; ++j) w[j] += v * M[i * width + j];
+    }
+    for (int i = r; i < rows; ++i) {
+        const double v = beta * (M[i * width + c] * scale);
+        if (v == 0.0) continue;
+        for (int j = c + 1; j < width; ++j) M[i * width + j] -= v * w[j];
+    }
+    M[r * width + c] = alpha;
+    for (int i = r + 1; i < rows; ++i) M[i * width + c] = 0.0;
+}
+
+// Householder triangularisation of the first `cols` columns of M (rows, cols + carried) after
+// sorting its rows by decreasing magnitude there (without the sort a vague prior costs twelve
+// digits); the carried columns are transformed alike.  The first `tested` columns are tested for
+// rank: a column that is not above its entry of floors (tested,) takes no pivot row, so its rows
+// stay for the columns after it.  pivot_row (tested,): row of the pivot, or -1.  Returns the rank of
+// the tested columns; rows from there on are triangular in the other columns.
+// work: 2 rows + cols + carried + rows * (cols + carried)
+inline int triangularise(int rows, int cols, int carried, double* M, int tested,
+                         const double* floors, int* pivot_row, double* work) {
+    const int width = cols + carried;
     double* magnitude = work;
     double* w = work + rows;
-    double* copy = w + cols;
-    std::memcpy(copy, M, sizeof(double) * rows * cols);
+    double* copy = w + width;
+    std::memcpy(copy, M, sizeof(double) * rows * width);
     for (int i = 0; i < rows; ++i) {
         double top = 0.0;
-        for (int j = 0; j < cols; ++j) top = std::max(top, std::fabs(copy[i * cols + j]));
+        for (int j = 0; j < cols; ++j) top = std::max(top, std::fabs(copy[i * width + j]));
         magnitude[i] = top;
     }
     // insertion by selection of the largest: rows are few
@@ -274,53 +313,32 @@ inline int triangularise(int rows, int cols, double* M, int tested, const double
             if (magnitude[l] > magnitude[best]) best = l;
         if (best != i) {
             std::swap(magnitude[i], magnitude[best]);
-            for (int j = 0; j < cols; ++j) std::swap(copy[i * cols + j], copy[best * cols + j]);
+            for (int j = 0; j < width; ++j)
+                std::swap(copy[i * width + j], copy[best * width + j]);
         }
     }
-    std::memcpy(M, copy, sizeof(double) * rows * cols);
+    std::memcpy(M, copy, sizeof(double) * rows * width);
     int r = 0, rank = 0;
     for (int c = 0; c < cols; ++c) {
         if (c < tested) pivot_row[c] = -1;
         if (r >= rows) continue;
         double top = 0.0;
-        for (int i = r; i < rows; ++i) top = std::max(top, std::fabs(M[i * cols + c]));
-        double threshold = 0.0;
-        if (c < tested) {
-            threshold = 8.0 * EPS * magnitude[r];
-            if (floors) threshold = std::max(threshold, floors[c]);
-        }
+        for (int i = r; i < rows; ++i) top = std::max(top, std::fabs(M[i * width + c]));
+        const double threshold = c < tested ? floors[c] : 0.0;
         double norm = 0.0;
         if (top > 0.0) {
             for (int i = r; i < rows; ++i) {
-                const double x = M[i * cols + c] / top;
+                const double x = M[i * width + c] / top;
                 norm += x * x;
             }
             norm = top * std::sqrt(norm);
         }
         if (!(norm > threshold)) {
-            for (int i = r; i < rows; ++i) M[i * cols + c] = 0.0;
-            if (c < tested) continue;
-            ++r;
+            for (int i = r; i < rows; ++i) M[i * width + c] = 0.0;
+            if (c >= tested) ++r;
             continue;
         }
-        const double head = M[r * cols + c];
-        const double alpha = head > 0.0 ? -norm : norm;
-        // v = column - alpha e_r, beta = 2 / v'v = 1 / (norm (norm + |head|))
-        M[r * cols + c] = head - alpha;
-        const double beta = 1.0 / (norm * (norm + std::fabs(head)));
-        for (int j = c + 1; j < cols; ++j) w[j] = 0.0;
-        for (int i = r; i < rows; ++i) {
-            const double v = M[i * cols + c];
-            if (v == 0.0) continue;
-            for (int j = c + 1; j < cols; ++j) w[j] += v * M[i * cols + j];
-        }
-        for (int i = r; i < rows; ++i) {
-            const double v = beta * M[i * cols + c];
-            if (v == 0.0) continue;
-            for (int j = c + 1; j < cols; ++j) M[i * cols + j] -= v * w[j];
-        }
-        M[r * cols + c] = alpha;
-        for (int i = r + 1; i < rows; ++i) M[i * cols + c] = 0.0;
+        reflect(rows, width, r, c, norm, M, w);
         if (c < tested) {
             pivot_row[c] = r;
             ++rank;

@@ -60,11 +60,14 @@ struct Pass {
     double* sum_lag;              // (d, d) over transitions, Cov(after, before)
     double* sum_first;            // (d, d) over first steps
     double* sum_pattern;          // (n_patterns, d, d) over the steps of each pattern
+    double* sum_cross;            // (d, d) over transitions, Cov(w, before), w = after - A before
+    double* sum_second;           // (d, d) over transitions, Cov(w); both or none
     // ---- OUT
     std::int8_t* form;            // (n_sequences,) 0 plain, 1 square-root
 
     bool smooths() const { return means != nullptr; }
     bool sums() const { return sum_previous != nullptr; }
+    bool disturbances() const { return sum_second != nullptr; }
     bool time_varying() const { return A_stride != 0 || Q_stride != 0; }
     Index pattern_at(Index row) const { return pattern ? pattern[row] : 0; }
     const double* S_of(Index q) const { return S + q * k * d; }
@@ -83,10 +86,14 @@ inline void sort_by_length(const Pass& p, std::vector<Index>& sequences, bool lo
 }
 
 // A sequence is redone in square-root form when a whitened innovation variance passes
-// WORST_VARIANCE, or a pivot of a predicted covariance falls below WORST_PIVOT of its diagonal.
+// WORST_VARIANCE; smoothed, also when a pivot of a predicted covariance falls below WORST_PIVOT of
+// its diagonal, or that below WORST_PIVOT of the largest so far; for sums of disturbances, also when
+// the noise of a state is less than LEAST_NOISE of its predicted variance.
 constexpr double WORST_VARIANCE = 1e5;
 constexpr double WORST_PIVOT = 1e-10;
+constexpr double LEAST_NOISE = 1e-9;
 constexpr double STEADY = 1e-14;
+constexpr double HALF_LOG_2PI = 0.91893853320467274178;
 constexpr double EPS = 2.220446049250313e-16;
 
 }  // namespace sklseq
