@@ -271,7 +271,9 @@ def exact_smoother(model, X, digits=100):
     scalar observations, so that every covariance may be singular (Durbin and Koopman 2012,
     sections 4.4 and 6.4).  A variance below 1e-60 is one of what is known already.
 
-    Returns log_likelihood, means, covariances, lag_one as float64 arrays.
+    Returns log_likelihood, means, covariances, lag_one, noise_means and noise_covariances (of the
+    disturbance that leads into each step) as float64 arrays; skipped, the observations of what was
+    known.
     """
 
     def exact(array):
@@ -281,7 +283,7 @@ def exact_smoother(model, X, digits=100):
         A, Q, B, R, P, m, offset = (
             exact(model[key]) for key in ("A", "Q", "B", "R", "covariance", "mean", "offset")
         )
-        d, known = len(m), mpmath.mpf(10) ** -60
+        d, known, skipped = len(m), mpmath.mpf(10) ** -60, 0
         identity, total, path = exact(np.eye(d)), mpmath.mpf(0), []
         for t, row in enumerate(X):
             if t:
@@ -292,6 +294,7 @@ def exact_smoother(model, X, digits=100):
             for value, h, r in zip(y, H, noise):
                 f = h.dot(P).dot(h) + r
                 if f < known:
+                    skipped += 1
                     continue
                 gain, v = P.dot(h) / f, value - h.dot(m)
                 total -= (mpmath.log(2 * mpmath.pi * f) + v * v / f) / 2
@@ -299,7 +302,7 @@ def exact_smoother(model, X, digits=100):
                 m, P = m + gain * v, P - np.outer(gain, gain) * f
             path.append((*predicted, P, updates))
         score, information = exact(np.zeros(d)), exact(np.zeros((d, d)))
-        means, covariances, lag_one = [], [], []
+        means, covariances, lag_one, noise_means, noise_covariances = [], [], [], [], []
         for t in range(len(X) - 1, -1, -1):
             m, P, _, updates = path[t]
             for h, f, v, L in reversed(updates):
@@ -308,12 +311,16 @@ def exact_smoother(model, X, digits=100):
             means.append(m + P.dot(score))
             covariances.append(P - P.dot(information).dot(P))
             before = path[t - 1][2] if t else 0 * P
+            noise_means.append(Q.dot(score))
+            noise_covariances.append(Q - Q.dot(information).dot(Q))
             lag_one.append((identity - P.dot(information)).dot(A).dot(before))
             score, information = A.T.dot(score), A.T.dot(information).dot(A)
         return SimpleNamespace(
             log_likelihood=float(total), means=np.array(means[::-1], dtype=float),
             covariances=np.array(covariances[::-1], dtype=float),
             lag_one=np.array(lag_one[::-1], dtype=float),
+            noise_means=np.array(noise_means[::-1], dtype=float),
+            noise_covariances=np.array(noise_covariances[::-1], dtype=float), skipped=skipped,
         )  # fmt: skip
 
 
