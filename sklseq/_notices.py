@@ -29,7 +29,9 @@ def keeps_what_it_has() -> bool:
     return not _part.get()
 
 
-def warn(message: str, category: type[Warning], *, stacklevel: int) -> None:
+def warn(
+    message: str, category: type[Warning] = UserWarning, *, stacklevel: int = 1
+) -> None:
     """``warnings.warn``, with the name of the part that the fit is."""
     part = _part.get()
     warnings.warn(f"{part}: {message}" if part else message, category, stacklevel=stacklevel + 1)
