@@ -116,6 +116,10 @@ def _e_step(model: Model, piece: Sequences):
     return reduce(add_statistics, (part[0] for part in parts)), sum(part[1] for part in parts)
 
 
+def _log_likelihood(model: Model, piece: Sequences) -> float:
+    return float(model.sequence_scores(piece.X, piece.offsets, *piece.aligned)[0].sum())
+
+
 def _shard_steps(model: Model) -> int | None:
     return getattr(model, "shard_steps", None)
 
@@ -143,7 +147,7 @@ class _Run:
         self.converged = self.fell = False
         self.fell_to = np.nan
         self.reached = _Reached(start, None, (), ())
-        self._record(start, *_expect(start, workers))
+        self.record(start, *_expect(start, workers))
 
     @property
     def n_iter(self) -> int:
@@ -156,7 +160,7 @@ class _Run:
     def _objective_of(self, model, log_likelihood) -> float:
         return (log_likelihood + model.log_prior()) / self.workers.sequences.n_steps
 
-    def _record(self, model, statistics, log_likelihood) -> None:
+    def record(self, model, statistics, log_likelihood) -> None:
         before = self.reached
         self.reached = _Reached(
             model,
@@ -164,6 +168,14 @@ class _Run:
             (*before.objectives, self._objective_of(model, log_likelihood)),
             (*before.log_likelihoods, log_likelihood / self.workers.sequences.n_steps),
         )
+
+    def evaluate(self, model):
+        """(statistics, log-likelihood) of an E-step that is no iteration yet."""
+        return _add_up(model, self.workers)
+
+    def log_likelihood(self, model) -> float:
+        """Without statistics."""
+        return sum(self.workers.map(_log_likelihood, _parts(model, self.workers.pieces)))
 
     def advance(self, max_iter: int, tol: float) -> None:
         """Iterate until `max_iter` in all, convergence, or a fall of the objective."""
@@ -186,7 +198,7 @@ class _Run:
         if not now >= before and not now >= before - self._rounding(model):
             self.fell, self.fell_to = True, now
             return 0.0
-        self._record(model, statistics, log_likelihood)
+        self.record(model, statistics, log_likelihood)
         return now - before
 
     def _rounding(self, model) -> float:
@@ -213,7 +225,7 @@ class _Run:
             before = self.objective
             now = self._objective_of(model, log_likelihood)
             if np.isfinite(now) and now >= before:
-                self._record(model, statistics, log_likelihood)
+                self.record(model, statistics, log_likelihood)
                 return now - before
         return self._step(following)
 
@@ -292,6 +304,7 @@ def run_em(
     acceleration: str | None = None,
     finish: bool = True,
     fall_is_a_fault: bool = True,
+    climb=None,
 ) -> EMResult:
     """Fit by EM from one or several starting values and keep the best.
 
@@ -316,6 +329,10 @@ def run_em(
         False ends with the short runs, without a warning.
     fall_is_a_fault : bool
         False: the objective is not exact and may fall; the caller says what that means.
+    climb : object or None
+        Takes over after ``patience(model, max_iter, tol)`` iterations: ``climb(run, max_iter,
+        tol)`` calls ``run.evaluate``, ``run.record`` and sets ``run.converged``.  EM moves by what
+        is missing, and not at all where an equation has no noise.
 
     Returns
     -------
@@ -338,7 +355,8 @@ def run_em(
     runs: list[_Run] = []
     impossible: ImpossibleStart | None = None
     interrupted: str | None = None  # why, beside Ctrl-C
-    short = min(SHORT_RUN, max_iter) if len(starts) > 1 or not finish else max_iter
+    alone = len(starts) == 1 and finish
+    short = _patience(climb, starts[0], max_iter, tol) if alone else min(SHORT_RUN, max_iter)
     workers = Workers(sequences, n_jobs, _shard_steps(starts[0]))
     with limit_threads(sequences.n_steps), workers:
         try:
@@ -356,7 +374,11 @@ def run_em(
                 raise ValueError(str(impossible)) from None
             progress.run = ""
             if finish:
-                _race(runs, max_iter, tol)
+                _race(runs, _patience(climb, starts[0], max_iter, tol), tol)
+                if climb is not None:
+                    best = _best(runs)
+                    for run in [best] if best is runs[0] else [best, runs[0]]:
+                        climb(run, max_iter, tol)
         except (KeyboardInterrupt, WorkersLost) as error:
             if not runs or (isinstance(error, KeyboardInterrupt) and not keeps_what_it_has()):
                 raise
@@ -401,6 +423,10 @@ def _race(runs: list[_Run], max_iter: int, tol: float) -> None:
     runs[0].advance(max_iter, tol)
 
 
+def _patience(climb, model, max_iter: int, tol: float) -> int:
+    return max_iter if climb is None else climb.patience(model, max_iter, tol)
+
+
 def _best(runs: list[_Run]) -> _Run:
     """Of largest objective; the first of equals."""
     return max(runs, key=lambda run: run.objective)
@@ -414,7 +440,7 @@ def _warn_unfinished(
             f"Fitting {name} was interrupted after {run.n_iter} iterations: the best parameters so "
             f"far are kept; fit with warm_start=True goes on from there.{interrupted}"
         )
-    elif not run.converged and run.n_iter >= max_iter > 0:
+    elif not run.converged and not run.fell and run.n_iter > 0:
         gain = np.diff(run.reached.objectives[-2:])[0]
         message = (
             f"{name} did not converge in max_iter={max_iter} iterations: the last one gained "

@@ -35,7 +35,9 @@ from sklseq.state_space._estimate import (
     estimate_coefficients,
     estimate_covariance,
     free_covariances,
+    free_without_noise,
     moved_sums,
+    tell_blind,
 )
 from sklseq.state_space._stationary import maximise_stationary, stationary_covariance
 
@@ -343,6 +345,28 @@ class LinearGaussianChain:
         return replace(
             chain, initial_mean=self.initial_mean + start_shift, initial_covariance=covariance
         )
+
+    def without_noise(self) -> dict[str, np.ndarray]:
+        """Parameter -> mask of its free coefficients of which the M-step learns nothing."""
+        parts = [
+            ("transition_matrix", self.transition_matrix, self.transition_covariance),
+            ("input_matrix", self.input_matrix, self.transition_covariance),
+        ]
+        if not self.stationary:
+            parts.append(("initial_state_mean", self.initial_mean, self.initial_covariance))
+        return {
+            name: free_without_noise(value, noise, self.held.get(name, False))
+            for name, value, noise in parts
+            if value is not None and value.ndim < 3 and noise.ndim < 3
+        }
+
+    def tell_blind(self) -> str | None:
+        """What the M-step cannot learn, if anything."""
+        return tell_blind(
+            self.without_noise(),
+            lambda name: "initial_state_covariance" if name == "initial_state_mean" else (
+                "transition_covariance"),
+        )  # fmt: skip
 
     def moved(self, statistics: ChainStatistics, target: LinearGaussianChain) -> ChainStatistics:
         """Sums of deviations from this chain as those from `target`."""

@@ -12,6 +12,7 @@ from scipy.linalg.lapack import dposv
 from sklseq._covariance import without_negative
 
 SCORING_STEPS = 50
+SINGULAR = 1e-13  # eigenvalue of a correlation matrix that is zero but for rounding
 
 
 def solve_gram(gram: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -163,3 +164,36 @@ def free_covariances(covariance_type: str, n: int, held) -> int:
     if covariance_type == "diag":
         return int(np.sum(~np.diag(held)))
     return int(np.sum(np.tril(~(held | held.T))))
+
+
+def spectrum(covariance):
+    """(eigenvalues, eigenvectors) of the correlation matrix, and the standard deviations (1 where
+    there is none)."""
+    variances = np.diag(covariance)
+    scale = np.sqrt(np.where(variances > 0, variances, 1.0))
+    values, vectors = np.linalg.eigh(covariance / np.outer(scale, scale))
+    return values, vectors, scale
+
+
+def noiseless_rows(covariance: np.ndarray) -> np.ndarray:
+    """Residuals (m,) that have a part in a combination without variance."""
+    values, vectors, _ = spectrum(covariance)
+    return np.square(vectors[:, values <= SINGULAR]).sum(axis=1) > 1e-9
+
+
+def free_without_noise(value, noise, held) -> np.ndarray:
+    """Mask of the free coefficients of equations (rows) without noise: none moves in an M-step."""
+    blind = noiseless_rows(noise).reshape(-1, *[1] * (value.ndim - 1))
+    return blind & ~np.broadcast_to(held, value.shape)
+
+
+def tell_blind(masks: dict, noise_of) -> str | None:
+    """What an M-step cannot learn for want of noise, naming both parameters; None: nothing."""
+    for name, mask in masks.items():
+        if np.any(mask):
+            where = ", ".join(map(str, np.argwhere(mask)[0]))
+            return (
+                f"{name}[{where}] cannot be learned where {noise_of(name)} leaves its equation "
+                "without noise: it would stay at its start."
+            )
+    return None

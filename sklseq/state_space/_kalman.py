@@ -41,6 +41,7 @@ from sklseq.state_space._base import (
     n_seen,
 )
 from sklseq.state_space._chain import SMALL, LinearGaussianChain, Moments, Posterior
+from sklseq.state_space._gradient import Climb
 from sklseq.state_space._linear_gaussian import LinearGaussianModel, step_numbers
 from sklseq.state_space._start import data_driven, from_known_states, noise_for
 from sklseq.state_space._time_axis import at_step, check_timed, make_observation
@@ -99,7 +100,8 @@ class KalmanSmoother(BaseStateSpace):
         column by 1), eigenvalues are at least this.  After a fit with known states likewise under
         :math:`\Gamma`, with a warning where it stands there.
     acceleration : {"squarem", None}, default="squarem"
-        Extrapolate over pairs of EM steps, never accepting a fall; None is plain EM.
+        Extrapolate over pairs of EM steps, never accepting a fall, and end by quasi-Newton steps on
+        the likelihood; None is plain EM.
     continues : bool, default=False
         After a fit on one sequence, a flat X goes on from its end instead of starting anew: every
         block of a ``TimeSeriesSplit`` does.
@@ -145,7 +147,7 @@ class KalmanSmoother(BaseStateSpace):
     n_iter_ : int
         Number of iterations of the best start.
     converged_ : bool
-        Whether the last iterations gained less than `tol`.
+        Whether the likelihood is flat here: EM and its slope promise less than `tol`.
     log_likelihood_ : float
         Mean log-likelihood per step of the training data at the fitted parameters, in nats; after a
         fit with known states that of X and the states together.
@@ -431,7 +433,11 @@ class KalmanSmoother(BaseStateSpace):
     # ---- learning
 
     def fit(self, X, y=None, *, inputs=None, states=None, groups=None, lengths=None):
-        """Fit by the EM algorithm.
+        """Fit by the EM algorithm, and by the slope of the likelihood where EM is slow or blind.
+
+        Coefficients of an equation without noise, which no M-step moves, are learned by the latter:
+        regression with ARMA errors seen exactly, a moving average in the observation matrix, a
+        deterministic trend.
 
         Parameters
         ----------
@@ -466,7 +472,8 @@ class KalmanSmoother(BaseStateSpace):
         References
         ----------
         Shumway and Stoffer (1982); Ghahramani and Hinton (1996); acceleration: R. Varadhan and
-        C. Roland (2008), Scandinavian J. Statistics 35(2), scheme S3.
+        C. Roland (2008), Scandinavian J. Statistics 35(2), scheme S3; slope: M. Segal and
+        E. Weinstein (1989), IEEE Trans. Information Theory 35(3).
         """
         self._check_parameters()
         self._warn_forgotten()
@@ -540,8 +547,11 @@ class KalmanSmoother(BaseStateSpace):
         if known_states:
             sequences = _with_states(sequences, states, self.n_components)
         self._held = check_fixed(self, self._shapes(n_inputs))
+        starts = self._starts(sequences, n_inputs, known_states)
+        if not finish:
+            _warn_blind(starts[0])
         result = run_em(
-            self._starts(sequences, n_inputs, known_states),
+            starts,
             sequences,
             max_iter=self.max_iter,
             tol=self.tol,
@@ -550,6 +560,7 @@ class KalmanSmoother(BaseStateSpace):
             name=type(self).__name__,
             acceleration=self.acceleration,
             finish=finish,
+            climb=Climb(always=self.acceleration is not None),
         )
         result = result._replace(converged=finish and result.converged)
         self._set_result(result, sequences, known_states)
@@ -571,6 +582,7 @@ class KalmanSmoother(BaseStateSpace):
         goes_on = self.continues and alone and stream.end is not None
         if goes_on:
             model = model.continued(stream.end, *rows.aligned)
+        _warn_blind(model)
         model = replace(model, known_states=known_states)
         with limit_threads(sequences.n_steps):
             statistics, log_likelihood = expect(model, sequences, self.n_jobs)
@@ -1299,6 +1311,16 @@ def _with_states(sequences: Sequences, states, d: int) -> Sequences:
     states = align_rows(sequences, states, "states", dtype=np.float64, n_columns=d)
     refuse_overflow(sequences, states, "states")
     return sequences._replace(aligned=(*sequences.aligned, np.ascontiguousarray(states)))
+
+
+def _warn_blind(model: LinearGaussianModel) -> None:
+    """Of steps of stepwise EM, which have nothing else."""
+    told = model.chain.tell_blind() or model.observation.tell_blind()
+    if told:
+        warn(
+            f"{told} fit climbs the likelihood there, partial_fit does not.", ConvergenceWarning,
+            stacklevel=4,
+        )  # fmt: skip
 
 
 def _warn_on_floor(chain: LinearGaussianChain) -> None:

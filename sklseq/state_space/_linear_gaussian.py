@@ -68,7 +68,7 @@ class LinearGaussianModel:
 
     def time_axes(self) -> dict[str, int]:
         """Number of times of each parameter that has a time axis."""
-        return {name: len(value) for name, value in self._parameters().items() if value.ndim == 3}
+        return {name: len(value) for name, value in self.parameters().items() if value.ndim == 3}
 
     def check_times(self, n_steps: int, what: str) -> None:
         """Refuse `n_steps` of `what` where a time axis ends before."""
@@ -213,8 +213,8 @@ class LinearGaussianModel:
         """Free parameters as real numbers without constraints: variances by their logarithms,
         matrices by Cholesky factors with logarithmic diagonals."""
         parts = []
-        for name, value in self._parameters().items():
-            held = self._held(name)
+        for name, value in self.parameters().items():
+            held = self.held_entries(name)
             if name in _COVARIANCES:
                 if not self._is_fixed_covariance(name, value):
                     parts.append(covariance_to_vector(value))
@@ -225,8 +225,8 @@ class LinearGaussianModel:
     def from_vector(self, vector) -> LinearGaussianModel | None:
         """The model with these free parameters, or None where they make none."""
         values, start = {}, 0
-        for name, value in self._parameters().items():
-            held = np.broadcast_to(self._held(name), value.shape)
+        for name, value in self.parameters().items():
+            held = np.broadcast_to(self.held_entries(name), value.shape)
             if name in _COVARIANCES:
                 if self._is_fixed_covariance(name, value):
                     continue
@@ -240,21 +240,22 @@ class LinearGaussianModel:
             if not np.all(np.isfinite(new)):
                 return None
             values[name] = new
-        return self._with_parameters(values)
+        return self.with_parameters(values)
 
-    def _held(self, name):
+    def held_entries(self, name: str):
+        """Mask of the entries of a parameter that learning leaves alone."""
         return {**self.chain.held, **self.observation.held}.get(name, False)
 
     def _is_fixed_covariance(self, name, value) -> bool:
         """Held in part, or singular: acceleration leaves it to EM."""
-        if np.any(self._held(name)):
+        if np.any(self.held_entries(name)):
             return True
         try:
             return not np.all(np.diag(np.linalg.cholesky(value)) > 0)
         except np.linalg.LinAlgError:
             return True
 
-    def _parameters(self) -> dict[str, np.ndarray]:
+    def parameters(self) -> dict[str, np.ndarray]:
         chain, observation = self.chain, self.observation
         values = {
             "transition_matrix": chain.transition_matrix,
@@ -272,11 +273,14 @@ class LinearGaussianModel:
                 values["input_matrix"] = part.input_matrix
         return values
 
-    def _with_parameters(self, values) -> LinearGaussianModel | None:
+    def with_parameters(self, values, *, clip: bool = True) -> LinearGaussianModel | None:
+        """The model with other values, or None where it has no stationary start; `clip` raises
+        covariances to their floors."""
         chain, observation = self.chain, self.observation
         Gamma = chain.transition_covariance
         if "transition_covariance" in values:
-            Gamma = chain.raised(values["transition_covariance"])
+            Gamma = values["transition_covariance"]
+            Gamma = chain.raised(Gamma) if clip else Gamma
         chain = replace(
             chain,
             transition_matrix=values["transition_matrix"],
@@ -293,7 +297,7 @@ class LinearGaussianModel:
             if chain is None:
                 return None
         covariance = values.get("observation_covariance", observation.covariance)
-        if "observation_covariance" in values and observation.floor is not None:
+        if clip and "observation_covariance" in values and observation.floor is not None:
             covariance = clip_covariance(covariance, observation.floor)
         observation = replace(
             observation,

@@ -24,7 +24,9 @@ from sklseq.state_space._estimate import (
     estimate_coefficients,
     estimate_covariance,
     free_covariances,
+    free_without_noise,
     moved_sums,
+    tell_blind,
 )
 
 LOG_2PI = np.log(2 * np.pi)
@@ -413,6 +415,23 @@ class GaussianObservation:
         return ObservationStatistics(
             counts, gram, *moved_sums(cross, gram, second, self._shift_to(target))
         )
+
+    def without_noise(self) -> dict[str, np.ndarray]:
+        """Parameter -> mask of its free coefficients of which the M-step learns nothing."""
+        parts = {
+            "observation_matrix": self.matrix,
+            "observation_offset": self.offset,
+            "input_matrix": self.input_matrix,
+        }
+        return {
+            name: free_without_noise(value, self.covariance, self.held.get(name, False))
+            for name, value in parts.items()
+            if value is not None and value.ndim < 3 and self.covariance.ndim < 3
+        }
+
+    def tell_blind(self) -> str | None:
+        """What the M-step cannot learn, if anything."""
+        return tell_blind(self.without_noise(), lambda _: "observation_covariance")
 
     def of_any_rows(self, statistics: ObservationStatistics | None):
         """This observation and its statistics where later rows may be missing in part."""

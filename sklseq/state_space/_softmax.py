@@ -483,6 +483,9 @@ class SoftmaxStateSpace(BaseStateSpace):
             with limit_threads():
                 starts = [self._start(sequences, given, unigram, random) for random in randoms]
         starts = [replace(start, chain=replace(start.chain, held=chain_held)) for start in starts]
+        told = starts[0].chain.tell_blind()
+        if told:
+            raise ValueError(f"{told} Hold it in fixed, or give it noise.")
         B_held = words_held.get("observation_matrix", False)
         return [
             replace(

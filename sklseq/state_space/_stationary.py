@@ -61,7 +61,7 @@ def maximise_stationary(A, Gamma, sums, held, covariance_type: str, penalty=None
     block = np.ix_(alive, alive)
     try:
         scale = _Scale(gram, F, Gamma, alive, held[0])
-        covariance = _covariance_coordinates(Gamma, alive, held[1], covariance_type)
+        covariance = covariance_coordinates(Gamma, alive, held[1], covariance_type)
     except LinAlgError:
         return None
     size = scale.size
@@ -75,7 +75,7 @@ def maximise_stationary(A, Gamma, sums, held, covariance_type: str, penalty=None
             return outside, np.zeros_like(vector)
         if not spectral_radius(moved) < STATIONARY_RADIUS:
             return outside, np.zeros_like(vector)
-        P = _doubled(moved, new)
+        P = lyapunov_by_doubling(moved, new)
         try:
             log_start, start = _log_and_inverse(P)
             log_noise, precision = _log_and_inverse(new[block])
@@ -87,7 +87,7 @@ def maximise_stationary(A, Gamma, sums, held, covariance_type: str, penalty=None
         crossed = shift @ cross.T
         M = second - crossed - crossed.T + shift @ gram @ shift.T
         value = n * log_start + np.sum(start * F) + m * log_noise + np.sum(noise * M)
-        adjoint = _doubled(moved.T, n * start - start @ F @ start)
+        adjoint = lyapunov_by_doubling(moved.T, n * start - start @ F @ start)
         by_covariance = m * noise - noise @ M @ noise + adjoint
         if penalty is not None:
             value += np.sum(penalty * new)
@@ -116,7 +116,7 @@ def maximise_stationary(A, Gamma, sums, held, covariance_type: str, penalty=None
     return scale.to_shift(found.x[:size]), covariance.to_matrix(unit * found.x[size:])
 
 
-def _doubled(A, Q):
+def lyapunov_by_doubling(A, Q):
     """P = A P A' + Q of a stable A, by doubling: the sum of A^k Q A'^k in blocks of 1, 2, 4, ...
 
     Many solutions of small systems are wanted, where SciPy's takes most of its time in Python.
@@ -168,7 +168,12 @@ class _Scale:
         return (self.left.T @ slope @ self.right.T)[self.free]
 
 
-def _covariance_coordinates(Gamma, alive, held, covariance_type):
+def covariance_coordinates(Gamma, alive, held, covariance_type):
+    """The free entries of a covariance as a vector without constraints, 0 at `Gamma`.
+
+    `alive` are the variances above 0, `held` the entries that do not move.  An object with
+    ``origin``, ``to_matrix(vector)`` and ``to_slope(vector, G)``, for d(value) = tr(G d(matrix)).
+    """
     if held.all():
         return _Logs(Gamma, np.zeros((0, len(Gamma)), dtype=bool))
     if covariance_type == "spherical":
