@@ -336,3 +336,50 @@ def _uncorrelated(y, H, R, seen, known):
             R[i] = R[i] - factor * R[j]
             y[i], H[i] = y[i] - factor * y[j], H[i] - factor * H[j]
     return y, H, noise
+
+
+def expected_log_density(old, new, sequences, inputs=None):
+    """E[log p(S, X) under `new` | X under `old`] by loops over the dense joint posterior.
+
+    Inputs enter by the keys ``to_state`` (d, q) and ``to_observation`` (p, q).  What is missing of
+    X is left out of the density.
+    """
+    total = 0.0
+
+    def log_density(noise, second):
+        """Of a residual with E[r r'] = second, in the directions that have noise."""
+        values, vectors = np.linalg.eigh(noise)
+        used = values > 1e-13 * max(values[-1], 1e-300)
+        rotated = np.einsum("ij,ik,kj->j", vectors, second, vectors)[used]
+        return -0.5 * (np.log(2 * np.pi * values[used]).sum() + (rotated / values[used]).sum())
+
+    for i, X in enumerate(sequences):
+        n, p = X.shape
+        d = len(old["mean"])
+
+        def effects(model, u=None if inputs is None else inputs[i], n=n, d=d, p=p):
+            result = [np.zeros((n, d)), np.zeros((n, p))]
+            for effect, name in zip(result, ("to_state", "to_observation")):
+                if u is not None and name in model:
+                    effect += u @ model[name].T
+            return result
+
+        drift, shift = effects(old)
+        post = joint(old, X - shift, drift)
+        drift, shift = effects(new)
+        m, P = post.means, post.covariances
+        first = m[0] - new["mean"]
+        total += log_density(new["covariance"], P[0] + np.outer(first, first))
+        for t in range(n):
+            if t:
+                A = at(new["A"], t)
+                w = m[t] - A @ m[t - 1] - drift[t]
+                lag = post.lag_one[t]
+                spread = P[t] - A @ lag.T - lag @ A.T + A @ P[t - 1] @ A.T
+                total += log_density(at(new["Q"], t), spread + np.outer(w, w))
+            seen = ~np.isnan(X[t])
+            if seen.any():
+                B, R = at(new["B"], t)[seen], at(new["R"], t)[np.ix_(seen, seen)]
+                r = (X[t] - new["offset"] - shift[t])[seen] - B @ m[t]
+                total += log_density(R, B @ P[t] @ B.T + np.outer(r, r))
+    return total

@@ -106,7 +106,7 @@ class BaseStateSpace(BaseSequenceModel):
         if self.initial_state == "stationary":
             return at_stationary_start(chain)
         if covariance is None:
-            covariance = stationary_covariance(A, Gamma)
+            covariance = None if chain.time_varying else stationary_covariance(A, Gamma)
             variances = state_variances(A, Gamma, B, X)
             if self.initial_state == "diffuse":
                 covariance = np.diag(DIFFUSE * variances)
@@ -254,6 +254,11 @@ def check_covariance(value, name: str, n: int | None, *, times: bool = False) ->
 
 def at_stationary_start(chain: LinearGaussianChain) -> LinearGaussianChain:
     """The chain, started in its stationary distribution; an error where it has none."""
+    if chain.time_varying:
+        raise ValueError(
+            "initial_state='stationary' needs a transition without a time axis: a chain that "
+            "changes has no stationary distribution."
+        )
     started = chain.at_stationary_start()
     if started is None:
         radius = np.abs(np.linalg.eigvals(chain.transition_matrix)).max()

@@ -32,14 +32,17 @@ from sklseq._covariance import Floor, clip_covariance
 from sklseq.state_space import _kalman_pass as kernels
 from sklseq.state_space import _whitening as row_kernels
 from sklseq.state_space._estimate import (
+    estimate_along,
     estimate_coefficients,
     estimate_covariance,
     free_covariances,
+    free_directions,
     free_without_noise,
     moved_sums,
     tell_blind,
 )
 from sklseq.state_space._stationary import maximise_stationary, stationary_covariance
+from sklseq.state_space._timed_chain import timed_sums
 
 HALVINGS = 40
 NO_SEQUENCE = 1e-200
@@ -250,6 +253,8 @@ class LinearGaussianChain:
         self, evidence: Evidence, offsets, inputs=None, *, pattern_sums: bool = True
     ) -> Expectations:
         """Expected sums under the smoothed states (Shumway and Stoffer 1982, eqs. 9-11)."""
+        if self.time_varying:
+            return self._timed_e_step(evidence, offsets, inputs)
         d, n = self.n_components, len(evidence.y)
         sequence = np.empty(len(offsets) - 1)
         form = np.empty(len(sequence), dtype=np.int8)
@@ -264,6 +269,23 @@ class LinearGaussianChain:
             disturbances = None
         statistics = self.statistics(means, sums, offsets, inputs, disturbances)
         return Expectations(statistics, means, by_pattern, sequence)
+
+    def _timed_e_step(self, evidence: Evidence, offsets, inputs) -> Expectations:
+        posterior, sequence = self.smooth(evidence, offsets, inputs)
+        means, covariances, _ = posterior
+        sums = np.zeros((len(evidence.S), *covariances.shape[1:]))
+        pattern = 0 if evidence.pattern is None else evidence.pattern
+        np.add.at(sums, pattern, covariances if evidence.pattern is not None else (
+            covariances.sum(axis=0)))  # fmt: skip
+        first = means[offsets[:-1]] - self.initial_mean
+        statistics = ChainStatistics(
+            float(len(first)),
+            first.sum(axis=0),
+            first.T @ first + covariances[offsets[:-1]].sum(axis=0),
+            float(len(means) - len(first)),
+            *timed_sums(self, posterior, offsets, inputs),
+        )
+        return Expectations(statistics, means, sums, sequence)
 
     def statistics(
         self, means, sums, offsets, inputs=None, disturbances=None
@@ -374,7 +396,9 @@ class LinearGaussianChain:
         shift = target.initial_mean - self.initial_mean
         crossed = first[:, None] * shift
         first_second = first_second - crossed - crossed.T + n * shift[:, None] * shift
-        step = target.transition_matrix - self.transition_matrix
+        d = self.n_components
+        # what is learned moves alike at all times
+        step = (target.transition_matrix - self.transition_matrix).reshape(-1, d, d)[0]
         if self.input_matrix is not None:
             step = np.hstack([step, target.input_matrix - self.input_matrix])
         cross, second = moved_sums(cross, gram, second, step)
@@ -410,6 +434,10 @@ class LinearGaussianChain:
         """Movement of (A, B_u), and the new sum of w w'."""
         any_held = "transition_matrix" in self.held or "input_matrix" in self.held
         held = self._held_coefficients(statistics.cross.shape) if any_held else None
+        if statistics.gram.ndim == 4:
+            held = self._held_coefficients(statistics.cross.shape)
+            shift = estimate_along(free_directions(held), statistics.cross, statistics.gram)
+            return shift, statistics.second  # of a known Gamma: not looked at
         shift = estimate_coefficients(
             statistics.cross, statistics.gram, held, self.transition_covariance
         )
@@ -538,12 +566,12 @@ class LinearGaussianChain:
         if not (np.any(B_held) or "input_matrix" in self.held):
             return False  # the unit of all states together is free
         if np.all(B_held):
-            B = np.linalg.qr(B, mode="r")  # as much, in d rows
+            B = np.linalg.qr(B.reshape(-1, d), mode="r")  # as much, in d rows
             B_held = True
-        moves = [
-            (np.kron(B, identity), np.broadcast_to(B_held, B.shape)),
-            (np.kron(identity, A.T) - np.kron(A, identity), np.broadcast_to(A_held, A.shape)),
-        ]
+        moves = [(np.kron(B, identity), np.broadcast_to(B_held, B.shape)) for B in _some(B)]
+        for one in _some(A):
+            move = np.kron(identity, one.T) - np.kron(one, identity)
+            moves.append((move, np.broadcast_to(A_held, one.shape)))
         if (B_u := self.input_matrix) is not None:
             inputs_held = np.broadcast_to(self.held.get("input_matrix", False), B_u.shape)
             moves.append((np.kron(identity, B_u.T), inputs_held))
@@ -650,6 +678,12 @@ def _add_constants(evidence: Evidence, offsets, step, sequence) -> None:
     if step is not None:
         step += by_pattern if len(sequence) > 1 or np.ndim(by_pattern) == 0 else (
             by_pattern[evidence.pattern])  # fmt: skip
+
+
+def _some(matrix: np.ndarray) -> np.ndarray:
+    """A matrix in a stack of its own; of one with a time axis up to a hundred times."""
+    stack = matrix.reshape(-1, *matrix.shape[-2:])
+    return stack[:: 1 + len(stack) // 100]
 
 
 def _symmetric(matrix: np.ndarray) -> np.ndarray:

@@ -64,11 +64,43 @@ def estimate_coefficients(cross, gram, held, covariance) -> np.ndarray:
     return shift
 
 
+def estimate_along(directions, cross, gram, covariance=None) -> np.ndarray:
+    """As ``estimate_coefficients``, of D a combination of `directions` (k, m, r).
+
+    A `gram` (m, r, m, r), with its `cross`, has the inverse covariances in it already.
+    """
+    if not len(directions):
+        return np.zeros_like(cross)
+    flat = directions.reshape(len(directions), cross.size)
+    if gram.ndim == 4:
+        image, slope = flat @ gram.reshape(cross.size, cross.size), cross
+    else:
+        if covariance.ndim == 1:
+            covariance = np.diag(covariance)
+        precision = np.linalg.pinv(covariance, hermitian=True)
+        image = directions @ gram if gram.ndim == 2 else np.einsum(
+            "kij,ijl->kil", directions, gram)  # fmt: skip
+        image, slope = (precision @ image).reshape(flat.shape), precision @ cross
+    amounts = solve_gram(image @ flat.T, flat @ slope.ravel())
+    return np.tensordot(amounts, directions, axes=1)
+
+
+def free_directions(held) -> np.ndarray:
+    """One direction for each entry that is not held, (k, *held.shape)."""
+    entries = np.flatnonzero(~held)
+    directions = np.zeros((len(entries), held.size))
+    directions[np.arange(len(entries)), entries] = 1.0
+    return directions.reshape(-1, *held.shape)
+
+
 def moved_sums(cross, gram, second, shift):
     """Sums (cross, second) of E[r z'] and E[r r'] after r - shift z has taken the place of r.
 
-    With a `gram` for each row of its own, or of uncorrelated rows, `second` has the variances only.
+    With a `gram` for each row of its own, or of uncorrelated rows, `second` has the variances only;
+    with a `gram` (m, r, m, r) it is left as it is.
     """
+    if gram.ndim == 4:
+        return cross - np.tensordot(gram, shift, axes=2), second
     moved = shift @ gram if gram.ndim == 2 else np.einsum("pi,pij->pj", shift, gram)
     if second.ndim == 1:
         return cross - moved, second + ((moved - 2 * cross) * shift).sum(axis=1)

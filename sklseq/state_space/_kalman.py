@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sklseq._base import unchanged_on_error
-from sklseq._covariance import Floor, column_scale, reshaped_covariance
+from sklseq._covariance import Floor, column_scale
 from sklseq._em import expect, run_em
 from sklseq._notices import warn
 from sklseq._online import Stream, record_chunk
@@ -36,6 +36,7 @@ from sklseq._validation import (
 from sklseq.state_space._base import (
     BaseStateSpace,
     Forecast,
+    at_stationary_start,
     check_covariance,
     check_observation_matrix,
     n_seen,
@@ -44,7 +45,13 @@ from sklseq.state_space._chain import SMALL, LinearGaussianChain, Moments, Poste
 from sklseq.state_space._gradient import Climb
 from sklseq.state_space._linear_gaussian import LinearGaussianModel, step_numbers
 from sklseq.state_space._start import data_driven, from_known_states, noise_for
-from sklseq.state_space._time_axis import at_step, check_timed, make_observation
+from sklseq.state_space._time_axis import (
+    at_step,
+    check_known,
+    check_timed,
+    make_observation,
+    shaped_covariance,
+)
 
 
 class KalmanSmoother(BaseStateSpace):
@@ -129,7 +136,7 @@ class KalmanSmoother(BaseStateSpace):
     Attributes
     ----------
     transition_matrix_ : ndarray of shape (n_components, n_components)
-        :math:`A`.
+        :math:`A`; this and the next three have a time axis before where they were given one.
     transition_covariance_ : ndarray of shape (n_components, n_components)
         :math:`\Gamma`.
     observation_matrix_ : ndarray of shape (n_features, n_components)
@@ -175,6 +182,12 @@ class KalmanSmoother(BaseStateSpace):
     is fixed it is chosen so that :math:`\Gamma = I`, :math:`B'\Sigma^{-1}B` is diagonal and
     decreasing, and the largest loading of each state is positive; otherwise the parameters are left
     as EM found them.
+
+    :math:`A`, :math:`\Gamma`, :math:`B` and :math:`\Sigma` may have a leading time axis, in ``*_init``
+    as in ``from_parameters``: irregular sampling, known regressors, sensors whose noise changes.
+    Entry t belongs to step t of every sequence (of a transition: leads into it), and no sequence
+    may be longer.  ``fit`` takes what changes in time as known, so that it must be held by `fixed`;
+    entries of :math:`A` or :math:`B` that a mask leaves free are learned, one value for all times.
 
     Under a vague start (a large :math:`P_0`) or perfect observations (a singular :math:`\Sigma`)
     the recursions switch to a square-root form by themselves, since smoothed covariances of the
@@ -377,6 +390,10 @@ class KalmanSmoother(BaseStateSpace):
             shapes["input_matrix"] = (self._input_rows(), n_inputs)
         return shapes
 
+    def _given(self, name: str, shape: tuple) -> np.ndarray | None:
+        value = getattr(self, f"{name}_init")
+        return None if value is None else check_timed(value, f"{name}_init", shape)
+
     def _check(self, X, groups, lengths, inputs, *, y=None) -> Sequences:
         """X with its inputs, which a model fitted with inputs needs."""
         sequences = self._check_X(X, groups, lengths, y=y)
@@ -417,6 +434,10 @@ class KalmanSmoother(BaseStateSpace):
 
     def _model_for(self, sequences: Sequences) -> LinearGaussianModel:
         model = self._model()
+        if self.continues and model.time_varying and sequences.form == "flat":
+            trained = getattr(self, "_n_trained", 0)
+            model.check_times(trained + 1, f"the {trained} steps of training and one more")
+            model = model.from_step(trained)
         inputs = sequences.aligned[0] if model.chain.input_matrix is not None else None
         return replace(model, chain=self._continued(model.chain, sequences, inputs))
 
@@ -580,6 +601,11 @@ class KalmanSmoother(BaseStateSpace):
         stream = stream._replace(model=model, statistics=statistics)
         alone = rows.form == "flat" and rows.n_sequences == 1
         goes_on = self.continues and alone and stream.end is not None
+        if goes_on and model.time_varying:
+            raise ValueError(
+                "partial_fit with continues=True needs parameters without a time axis: every chunk "
+                "would start at its entry 0."
+            )
         if goes_on:
             model = model.continued(stream.end, *rows.aligned)
         _warn_blind(model)
@@ -607,6 +633,7 @@ class KalmanSmoother(BaseStateSpace):
             model = model.normalised()
         self._set_model(model)
         self._set_final(self._end_of(model, sequences))
+        self._n_trained = sequences.n_steps
 
     def _set_result(self, result, sequences: Sequences, known_states: bool) -> None:
         model = replace(result.model, known_states=False)
@@ -663,16 +690,17 @@ class KalmanSmoother(BaseStateSpace):
             chain = replace(start.chain, held=chain_held, floor=floor)
             B_held = learning["held"].get("observation_matrix", False)
             settled = known_states or chain.settles_state(start.observation.matrix, B_held)
+            observation = replace(start.observation, **learning)
+            check_known(LinearGaussianModel(chain, observation))
             return LinearGaussianModel(
-                self._tied_start(chain, chain_held, settled),
-                replace(start.observation, **learning),
-                known_states,
+                self._tied_start(chain, chain_held, settled), observation, known_states
             )
 
         return learner
 
     def _warm_model(self, n_inputs: int) -> LinearGaussianModel:
-        n_states, n_features = len(self.initial_state_mean_), len(self.observation_matrix_)
+        n_states = len(self.initial_state_mean_)
+        n_features = self.observation_matrix_.shape[-2]
         if n_states != self.n_components:
             raise ValueError(
                 f"warm_start and partial_fit go on from {n_states} states, but n_components is "
@@ -684,11 +712,11 @@ class KalmanSmoother(BaseStateSpace):
                 f"{self.n_features_in_}."
             )
         model = self._model()
-        if model.chain.time_varying:
-            raise ValueError("warm_start cannot go on from parameters with a time axis.")
         if self._n_inputs() != n_inputs:
             raise ValueError("warm_start needs the same number of inputs as the last fit.")
         if self.initial_state == "stationary":
+            if model.chain.time_varying:
+                return replace(model, chain=at_stationary_start(model.chain))  # says why not
             chain = model.chain.at_stationary_start()
             return replace(model, chain=model.chain if chain is None else chain)
         return model
@@ -738,12 +766,14 @@ class KalmanSmoother(BaseStateSpace):
                 covariance = np.diag(np.diag(covariance))
                 if covariance_type == "spherical":
                     covariance = np.eye(len(covariance)) * np.diag(covariance).mean()
-            start[name] = reshaped_covariance(covariance, covariance_type, name)
+            start[name] = shaped_covariance(covariance, covariance_type, name)
         return start
 
     def _n_free_parameters(self) -> int:
         model = self._model()
-        held = dict(self._held)
+        held = dict(self._held) | dict.fromkeys(
+            (name for name in model.time_axes() if name not in self._held), np.array(True)
+        )
         d = self.n_components
         observation_held = {name: held[name] for name in _OBSERVATION_NAMES if name in held}
         chain_held = {name: held[name] for name in self._chain_shapes() if name in held}

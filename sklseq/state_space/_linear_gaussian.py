@@ -68,7 +68,10 @@ class LinearGaussianModel:
 
     def time_axes(self) -> dict[str, int]:
         """Number of times of each parameter that has a time axis."""
-        return {name: len(value) for name, value in self.parameters().items() if value.ndim == 3}
+        return {name: len(value) for name, value in self.time_varying_parameters().items()}
+
+    def time_varying_parameters(self) -> dict[str, np.ndarray]:
+        return {name: value for name, value in self.parameters().items() if value.ndim == 3}
 
     def check_times(self, n_steps: int, what: str) -> None:
         """Refuse `n_steps` of `what` where a time axis ends before."""
@@ -219,6 +222,7 @@ class LinearGaussianModel:
                 if not self._is_fixed_covariance(name, value):
                     parts.append(covariance_to_vector(value))
             else:
+                value = value[0] if value.ndim == 3 else value  # what is free is so at all times
                 parts.append(value[~np.broadcast_to(held, value.shape)])
         return np.concatenate(parts)
 
@@ -226,7 +230,8 @@ class LinearGaussianModel:
         """The model with these free parameters, or None where they make none."""
         values, start = {}, 0
         for name, value in self.parameters().items():
-            held = np.broadcast_to(self.held_entries(name), value.shape)
+            shape = value.shape[1:] if value.ndim == 3 else value.shape
+            held = np.broadcast_to(self.held_entries(name), shape)
             if name in _COVARIANCES:
                 if self._is_fixed_covariance(name, value):
                     continue
@@ -235,7 +240,7 @@ class LinearGaussianModel:
             else:
                 size = int(np.sum(~held))
                 new = value.copy()
-                new[~held] = vector[start : start + size]
+                new[..., ~held] = vector[start : start + size]
             start += size
             if not np.all(np.isfinite(new)):
                 return None

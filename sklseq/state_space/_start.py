@@ -142,6 +142,10 @@ def noise_for(X, offsets, A, B):
     The variance of x_t - B A B^+ x_{t-1}, the part that the state does not predict, is split in
     halves between the noises.
     """
+    if A.ndim == 3:
+        A = A.mean(axis=0)
+    if B.ndim == 3:
+        B = np.sqrt(np.mean(B**2, axis=0))  # their size is what matters here
     centre, scale = column_mean(X), column_scale(X)
     Z = np.nan_to_num(X - centre, nan=0.0)
     rows = lagged_pairs(len(Z), offsets, 1)
@@ -186,9 +190,10 @@ def from_known_states(X, offsets, states) -> dict[str, np.ndarray] | None:
 
 def state_variances(chain_A, Gamma, B, X) -> np.ndarray:
     """How large each state is: its stationary variance, or what the data says through B."""
-    stationary = stationary_covariance(chain_A, Gamma)
-    if stationary is not None:
-        return np.diag(stationary)
+    if chain_A.ndim == Gamma.ndim == 2:
+        stationary = stationary_covariance(chain_A, Gamma)
+        if stationary is not None:
+            return np.diag(stationary)
     total = (column_scale(X) ** 2).sum()
-    columns = np.einsum("pi,pi->i", B, B)
+    columns = np.einsum("...pi,...pi->...i", B, B).reshape(-1, B.shape[-1]).mean(axis=0)
     return np.where(columns > 0, total / np.where(columns > 0, columns, 1.0), 1.0)

@@ -16,7 +16,7 @@ import numpy as np
 
 from sklseq.state_space import _whitening as kernels
 from sklseq.state_space._chain import Evidence
-from sklseq.state_space._estimate import solve_gram
+from sklseq.state_space._estimate import estimate_along, free_directions
 from sklseq.state_space._observation import (
     LOG_2PI,
     TABLE_ELEMENTS,
@@ -253,19 +253,8 @@ class TimedObservation(GaussianObservation):
             return super().m_step(statistics)
         _, gram, cross, _ = statistics
         held = self._held_coefficients(statistics)
-        free = np.zeros(cross.shape, dtype=bool) if held is None else held
-        rows, columns = np.nonzero(~free)
-        shift = np.zeros_like(cross)
-        system = gram[rows, columns][:, rows, columns]
-        shift[rows, columns] = solve_gram(system, cross[rows, columns])
-        return self._with_shift(shift)
-
-    def moved(self, statistics: ObservationStatistics, target) -> ObservationStatistics:
-        if statistics.gram.ndim < 4:
-            return super().moved(statistics, target)
-        shift = self._shift_to(target)
-        cross = statistics.cross - np.einsum("ikjl,jl->ik", statistics.gram, shift)
-        return statistics._replace(cross=cross)
+        held = np.zeros(cross.shape, dtype=bool) if held is None else held
+        return self._with_shift(estimate_along(free_directions(held), cross, gram))
 
     def of_any_rows(self, statistics):
         return replace(self, partly_missing=True), statistics  # each feature has its own gram
