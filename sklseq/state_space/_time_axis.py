@@ -52,7 +52,7 @@ def check_known(model: LinearGaussianModel) -> None:
         mask = np.broadcast_to(held.get(name, False), value.shape[1:])
         is_covariance = name.endswith("covariance")
         moves = True if is_covariance else (value != value[:1]).any(axis=0)
-        if np.any(moves & ~mask):
+        if name not in held or np.any(moves & ~mask):
             parts = "" if is_covariance else ", or hold by a mask the entries that change in time"
             raise ValueError(
                 f"{name} has a time axis, which fit takes as known: name it in fixed{parts}."
