@@ -183,11 +183,12 @@ class KalmanSmoother(BaseStateSpace):
     decreasing, and the largest loading of each state is positive; otherwise the parameters are left
     as EM found them.
 
-    :math:`A`, :math:`\Gamma`, :math:`B` and :math:`\Sigma` may have a leading time axis, in ``*_init``
-    as in ``from_parameters``: irregular sampling, known regressors, sensors whose noise changes.
-    Entry t belongs to step t of every sequence (of a transition: leads into it), and no sequence
-    may be longer.  ``fit`` takes what changes in time as known, so that it must be held by `fixed`;
-    entries of :math:`A` or :math:`B` that a mask leaves free are learned, one value for all times.
+    :math:`A`, :math:`\Gamma`, :math:`B` and :math:`\Sigma` may have a leading time axis, in
+    ``*_init`` as in ``from_parameters``: irregular sampling, known regressors, sensors whose noise
+    changes.  Entry t belongs to step t of every sequence (of a transition: leads into it), and no
+    sequence may be longer.  ``fit`` takes what changes in time as known, so that it must be held by
+    `fixed`; entries of :math:`A` or :math:`B` that a mask leaves free are learned, one value for
+    all times.
 
     Under a vague start (a large :math:`P_0`) or perfect observations (a singular :math:`\Sigma`)
     the recursions switch to a square-root form by themselves, since smoothed covariances of the
