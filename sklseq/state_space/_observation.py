@@ -30,6 +30,7 @@ from sklseq.state_space._estimate import (
 )
 
 LOG_2PI = np.log(2 * np.pi)
+SURE_PIVOT = 1e-6  # of a variance: a pivot of Cholesky above this is none of rounding
 BLOCK_ELEMENTS = 1 << 15
 TABLE_ELEMENTS = 1 << 22  # doubles of per-pattern tables that exist at a time
 
@@ -148,9 +149,12 @@ class GaussianObservation:
             factor = np.linalg.cholesky(self.covariance)
         except np.linalg.LinAlgError:
             return None
-        pivots = factor.diagonal() ** 2
-        smallest = singular_eigenvalue(1.0, len(pivots))
-        return factor if np.all(pivots > smallest * self.covariance.diagonal()) else None
+        variances = self.covariance.diagonal()
+        if np.all(factor.diagonal() ** 2 > SURE_PIVOT * variances):
+            return factor
+        # the rounding of a pivot may be larger than that of one step
+        values = np.linalg.eigvalsh(self.covariance / np.sqrt(np.outer(variances, variances)))
+        return factor if values[0] > singular_eigenvalue(values[-1], len(values)) else None
 
     def _exact(self) -> bool:
         """Whether some direction is observed without noise."""

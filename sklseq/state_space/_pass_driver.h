@@ -17,6 +17,7 @@ inline double update_mean(int d, int k, const double* S, const double* g, const 
             double size = std::fabs(y[i]);
             for (int j = 0; j < d; ++j) size += std::fabs(s[j] * m[j]);
             if (std::fabs(u) <= 1e-8 * (size - f[i])) {
+                subtract_multiple(d, -u, g + static_cast<Index>(i) * d, m);
                 ++known;
                 continue;
             }
@@ -507,7 +508,7 @@ private:
         Index doubles = 4 * dd + static_cast<Index>(k) * d;
         if constexpr (by_root) doubles += engine.link_size();
         const Index cap = std::max<Index>(512, (Index(1) << 21) / doubles);
-        std::vector<double> before(dd), now(dd);
+        std::vector<double> before(dd), now(dd), last_pivots(d);
         const bool wanted = p.smooths();
         int hits = 0;
         engine.start(p.P0);
@@ -534,8 +535,10 @@ private:
             predict_path(t, wanted);
             engine.covariance(now.data());
             if (!engine.trusted()) return true;
-            hits = !p.time_varying() && t > 0 && stands_still(before.data(), now.data())
-                       ? hits + 1 : 0;
+            bool still = !p.time_varying() && t > 0 && stands_still(before.data(), now.data());
+            if constexpr (by_root)
+                if (wanted) still = engine.stands_still(last_pivots.data()) && still;
+            hits = still ? hits + 1 : 0;
             if (hits == 2) {
                 // exact observations keep the careful scalar updates
                 steady = true;

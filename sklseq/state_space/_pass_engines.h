@@ -246,6 +246,7 @@ struct RootEngine {
                 for (int j = 0; j < d; ++j) back[i * d + j] = sign * row[own + j];
             if (shifted) innovation_mean[i] = sign * row[columns - 1];
         }
+        if (rank < n) correct_known(n, S, noise, f, g);
         for (int r = 0; r < d; ++r) {
             std::memcpy(R.data() + r * d, M + (rank + r) * columns + n, sizeof(double) * d);
             if (shifted) mu[r] = M[(rank + r) * columns + columns - 1];
@@ -328,6 +329,21 @@ struct RootEngine {
 
     // ---- the steady step
 
+    // Whether the pivots of R, as predicted, are those of the step before, and keeps them in `last`
+    // (d,).  Variances stand still long before the standard deviation of a direction that fades
+    // does, of which later observations still tell what it was at the start.
+    bool stands_still(double* last) const {
+        bool still = true;
+        for (int j = 0; j < d; ++j) {
+            double size = 0.0;
+            for (int i = 0; i <= j; ++i) size = std::max(size, std::fabs(R[i * d + j]));
+            const double pivot = std::fabs(R[j * d + j]);
+            still = still && std::fabs(pivot - last[j]) <= NEGLIGIBLE * size;
+            last[j] = pivot;
+        }
+        return still;
+    }
+
     // R_here and this engine's R are roots of one covariance, a step apart, each in coordinates of
     // its own.  Both are turned into those in which the root is triangular, in one order of the
     // states; what the state does not reach any more joins Y.  link_here leads from here to this
@@ -373,7 +389,7 @@ struct RootEngine {
 
 private:
     static constexpr double FARTHEST = 1e8;   // standard deviations that a mean is moved
-    static constexpr double NEGLIGIBLE = 1e-7;  // of a standard deviation: steady within its square
+    static constexpr double NEGLIGIBLE = 1e-12;  // of a standard deviation
 
     // The rows that are there; g and f of the others.
     int choose_rows(const double* S, const double* noise, double* g, double* f) {
@@ -401,6 +417,28 @@ private:
             active[n++] = i;
         }
         return n;
+    }
+
+    // Gains of perfect observations of what is known: no news, but where an error of rounding would
+    // grow without bound, they bring the mean back to what is observed.  They take the shortest way,
+    // in units of the scale, that leaves the perfect observations before them as they are.
+    void correct_known(int n, const double* S, const double* noise, const double* f, double* g) {
+        std::vector<double> free(d * d, 0.0), h(d);
+        for (int j = 0; j < d; ++j) free[j * d + j] = scale[j] * scale[j];
+        for (int c = 0; c < n; ++c) {
+            const int i = active[c];
+            if (noise[i] > 0.0) continue;
+            const double* s = S + static_cast<Index>(i) * d;
+            double whole = 0.0;
+            for (int j = 0; j < d; ++j) whole += s[j] * s[j] * scale[j] * scale[j];
+            add_matrix_vector(d, d, free.data(), s, nullptr, h.data());
+            const double variance = dot(d, s, h.data());
+            if (!(variance > 1e-20 * whole)) continue;
+            for (int j = 0; j < d; ++j) {
+                if (!(f[i] > 0.0)) g[i * d + j] = h[j] / variance;
+                subtract_multiple(d, h[j] / variance, h.data(), free.data() + j * d);
+            }
+        }
     }
 
     void root_of(const double* Q) {
