@@ -9,7 +9,6 @@ from sklseq import KalmanSmoother
 from sklseq.state_space._chain import LinearGaussianChain
 from sklseq.state_space._observation import GaussianObservation
 
-
 EPSILON = np.finfo(float).eps
 
 
@@ -100,7 +99,8 @@ def compare(model, X, exact, allowed=0.0):
     w = exact.noise_means[1:]
     second = w.T @ w + exact.noise_covariances[1:].sum(axis=0)
     # w is a difference of means, of their rounding
-    close(expected.statistics.second, second, (1e-3 + 1e8 * allowed) * np.abs(exact.means).max() ** 2)
+    square = np.abs(exact.means).max() ** 2
+    close(expected.statistics.second, second, (1e-3 + 1e8 * allowed) * square)
 
 
 @pytest.mark.parametrize("block", range(6))
@@ -261,7 +261,7 @@ def test_sums_of_disturbances_of_what_is_not_observed():
 @pytest.mark.parametrize("steps", [40, 3000])
 @pytest.mark.parametrize("missing", [0.0, 0.2])
 def test_shared_path_and_own_paths_agree(steps, missing):
-    """ARMA(2, 2) without noise: the path that sequences share, steady or not, against that of each."""
+    """ARMA(2, 2) without noise: the path that sequences share, steady or not, against their own."""
     rng = np.random.default_rng(1)
     load = np.array([[1.0], [0.4], [0.3]])
     chain = LinearGaussianChain(
