@@ -135,6 +135,26 @@ class BaseSequenceModel(
                 stacklevel=3,
             )
 
+    def _check_row(self, x) -> Sequences:
+        """The row of an update; a row of a frame has the names of its columns as its index.
+
+        No warning that an array has no names: there would be one for each row.
+        """
+        check_is_fitted(self)
+        names = getattr(self, "feature_names_in_", None)
+        if names is None or hasattr(x, "columns"):
+            sequences = self._check_X(x if np.ndim(x) == 2 else np.asarray(x).reshape(1, -1))
+            if sequences.n_steps != 1:
+                raise ValueError(f"x must be one row, got {sequences.n_steps} rows.")
+            return sequences
+        own = list(x.index) if hasattr(x, "iloc") else []
+        if own != list(names) and all(isinstance(name, str) for name in own) and own:
+            raise ValueError(f"x must have the names of the fit, {list(names)}, got {own}.")
+        nameless = object.__new__(type(self))
+        vars(nameless).update(vars(self))
+        del nameless.feature_names_in_
+        return nameless._check_row(x)
+
     def _encode(self, sequences: Sequences, reset: bool) -> Sequences:
         return sequences
 
@@ -196,7 +216,7 @@ class BaseSequenceModel(
         ----------
         X : array-like of shape (n_steps, n_features), or a collection of such
         y : ignored
-            For the scikit-learn interface; its length is checked.
+            For the scikit-learn interface.
         sample_weight : array-like of shape (n_samples,), default=None
             One weight per step (flat X) or per sequence (collection):
             the score is then sum(w * l) / sum(w * n).

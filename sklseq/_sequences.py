@@ -107,8 +107,8 @@ def check_sequences(
         against them.
     X : array-like (n_steps, n_features), or a collection of such
         See "Sequences and cross-validation" in the user guide.
-    y : array-like of shape (n_samples,), default=None
-        Only its length is looked at.
+    y : object, default=None
+        Ignored, unless it looks like lengths.
     groups : array-like of shape (n_steps,), default=None
         A new sequence starts where it changes.  With a collection: of length n_sequences, ignored.
     lengths : array-like of positive int, default=None
@@ -148,8 +148,7 @@ def check_sequences(
         _refuse_negative(estimator, sequences)
     if reset:
         _warn_unobserved(sequences.X)
-    if y is not None:
-        _check_y(y, sequences)
+    _refuse_lengths(y, sequences)
     return sequences
 
 
@@ -227,9 +226,10 @@ def _located(estimator, X, offsets=None) -> Iterator[None]:
     """scikit-learn's error about a value, with the place of that value."""
     try:
         yield
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         text = str(error)
         if not text.startswith(("Input X contains", "Negative values in data")):
+            _name_column(X, "", error)
             raise
         text = text.partition("\n")[0] + _first_bad(estimator, X, offsets)
         if "contains NaN" in text and get_tags(estimator).input_tags.positive_only:
@@ -524,11 +524,33 @@ def concatenate(items):
         return sparse.vstack([sparse.csr_array(item) for item in items], format="csr")
     if hasattr(items[0], "columns"):
         # check_array turns a frame's own missing values into NaN
-        items = [
-            check_array(item, dtype="numeric", ensure_all_finite=False, input_name="X")
-            for item in items
-        ]
+        items = [_numbers(item, i) for i, item in enumerate(items)]
     return np.concatenate([np.asarray(item) for item in items])
+
+
+def _numbers(frame, i: int) -> np.ndarray:
+    try:
+        values = check_array(frame, dtype="numeric", ensure_all_finite=False, input_name="X")
+        return values if values.dtype.kind in "biuf" else values.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        _name_column(frame, f" in sequence {i} of X", error)
+        raise
+
+
+def _name_column(frame, where: str, error) -> None:
+    """The error about a frame's text or dates, with the name of their column."""
+    for name in getattr(frame, "columns", ()):
+        column = np.asarray(frame[name])
+        if column.dtype.kind in "mM":
+            raise ValueError(
+                f"X must be numbers: column {name!r}{where} holds {column.dtype}. Leave it out, or "
+                "make numbers of it (such as the hours since the start)."
+            ) from None
+        try:
+            column.astype(object).astype(np.float64)  # of objects: the text of the value alone
+        except (TypeError, ValueError) as wrong:
+            reason = wrong if isinstance(wrong, ValueError) else error
+            raise ValueError(f"{reason}, in column {name!r}{where}") from None
 
 
 def offsets_of(lengths: np.ndarray) -> np.ndarray:
@@ -605,29 +627,47 @@ def _is_missing(label) -> bool:
         return True
 
 
-def _check_y(y, sequences: Sequences) -> None:
-    if not hasattr(y, "__len__"):
-        y = np.asarray(y)
-        if y.ndim == 0:
-            raise ValueError(f"y must be array-like, got {y!r}.")
-    n_labels = y.shape[0] if hasattr(y, "shape") else len(y)
-    if n_labels == sequences.n_samples:
+def _refuse_lengths(y, sequences: Sequences) -> None:
+    """y is ignored, whatever others hand through, but not hmmlearn's positional lengths."""
+    values = _one_dimensional(y)
+    if values is None or values.dtype.kind not in "iu" or len(values) == sequences.n_samples:
         return
-    unit = "row" if sequences.form == "flat" else "sequence"
-    message = (
-        f"y must have one entry for each {unit} of X: got {n_labels} for {sequences.n_samples}."
-    )
-    if n_labels < sequences.n_samples and _sums_to(y, sequences.n_steps):
-        message += " It looks like hmmlearn's positional lengths: pass it as lengths=."
-    raise ValueError(message)
+    if len(values) < sequences.n_samples and sum(values.tolist()) == sequences.n_steps:
+        raise ValueError(
+            "y is ignored, but it looks like hmmlearn's positional lengths: got "
+            f"{len(values)} integers that sum to the number of rows of X. Pass them as lengths=."
+        )
 
 
-def _sums_to(values, total: int) -> bool:
+def warn_labels(y, sequences: Sequences, name: str, advice: str = "") -> None:
+    """Labels of the steps that are given as y would be ignored in silence."""
+    labels = _one_dimensional(y)
+    if labels is not None and labels.dtype.kind in "biuSUOT":
+        of_steps = len(labels) == sequences.n_steps
+    else:
+        of_steps = (
+            isinstance(y, list | tuple | np.ndarray)
+            and all(np.ndim(item) == 1 for item in y)
+            and [len(item) for item in y] == np.diff(sequences.offsets).tolist()
+        )
+    if of_steps:
+        warn(
+            f"{name} learns from X alone: y, which looks like one label for each step, is ignored."
+            + advice,
+            stacklevel=4,
+        )
+
+
+def _one_dimensional(y) -> np.ndarray | None:
+    """y as an array of one value for each entry, or None where it is no such thing."""
+    if y is None or isinstance(y, str | bytes):
+        return None
     try:
-        values = np.asarray(values)
-    except ValueError:  # ragged
-        return False
-    return values.ndim == 1 and values.dtype.kind in "iu" and values.sum() == total
+        values = np.asarray(y)
+    except (TypeError, ValueError):  # ragged
+        return None
+    is_nested = values.dtype == object and values.ndim and any(np.ndim(one) for one in values)
+    return values if values.ndim == 1 and not is_nested else None
 
 
 def refuse_frame_output(estimator) -> None:

@@ -48,7 +48,7 @@ def test_what_fails_before_training_changes_nothing(cls, method):
             with pytest.raises(ValueError):
                 getattr(model, method)(X, *targets(model, labels))
             assert state(model) == before
-        with pytest.raises(ValueError, match="positive entry"):
+        with pytest.raises(ValueError, match="zero everywhere"):
             getattr(model, method)(["a", "b"], [0, 1], sample_weight=[0.0, 0.0])
         assert state(model) == before
 

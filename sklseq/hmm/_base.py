@@ -26,6 +26,7 @@ from sklseq._sequences import (
     limit_threads,
     map_rows,
     refuse_frame_output,
+    warn_labels,
 )
 from sklseq._validation import (
     as_fitted,
@@ -148,7 +149,7 @@ class BaseHMM(BaseSequenceModel):
         X : array-like of shape (n_steps, n_features), or a collection of such
             NaN is a missing observation.
         y : ignored
-            For the scikit-learn interface; its length is checked.
+            For the scikit-learn interface.
         groups : array-like of shape (n_steps,), default=None
             A new sequence starts where it changes.
         lengths : array-like of int, default=None
@@ -202,7 +203,7 @@ class BaseHMM(BaseSequenceModel):
         X : array-like of shape (n_steps, n_features), or a collection of such
             Whole sequences; with ``continues=True`` a flat X goes on from the end of the last one.
         y : ignored
-            For the scikit-learn interface; its length is checked.
+            For the scikit-learn interface.
         groups, lengths, states : array-like, default=None
             As in ``fit``.
 
@@ -266,7 +267,8 @@ class BaseHMM(BaseSequenceModel):
     def _check_training(self, X, y, groups, lengths, states, *, reset: bool) -> Sequences:
         sequences = self._check_X(X, groups, lengths, y=y, reset=reset)
         if states is None:
-            _warn_labels(y, sequences, type(self).__name__)
+            advice = " Known states are given as states= (integers from 0 on, -1 where unknown)."
+            warn_labels(y, sequences, type(self).__name__, advice)
             return sequences
         return sequences._replace(aligned=(self._check_states(states, sequences),))
 
@@ -725,10 +727,7 @@ class BaseHMM(BaseSequenceModel):
         >>> state.round(3)
         array([0.028, 0.972])
         """
-        x = np.asarray(x)
-        sequences = self._check_X(x[None] if x.ndim == 1 else x)
-        if sequences.n_steps != 1:
-            raise ValueError(f"x must be one row, got {sequences.n_steps} rows.")
+        sequences = self._check_row(x)
         model = self._model_for(sequences)
         if state_probabilities is not None:
             given = check_probabilities(
@@ -1205,25 +1204,6 @@ def warn_fractions(X, name: str) -> None:
         f"{name} is for counts, which are whole numbers: X has {X[row, column]:g} at row {row}, "
         f"column {column}. Means, rates and proportions have other distributions.",
         stacklevel=6,
-    )
-
-
-def _warn_labels(y, sequences: Sequences, name: str) -> None:
-    """Labels of the steps that are given as y would be ignored in silence."""
-    if y is None:
-        return
-    if sequences.form == "flat":
-        labels = np.asarray(y)
-        if labels.ndim != 1 or labels.dtype.kind not in "biuSUOT":
-            return
-    else:
-        lengths = [np.size(item) if np.ndim(item) == 1 else -1 for item in y]
-        if lengths != np.diff(sequences.offsets).tolist():
-            return
-    warn(
-        f"{name} learns from X alone: y, which looks like one label for each step, is ignored. "
-        "Known states are given as states= (integers from 0 on, -1 where unknown).",
-        stacklevel=4,
     )
 
 

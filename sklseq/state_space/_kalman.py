@@ -25,6 +25,7 @@ from sklseq._sequences import (
     map_rows,
     refuse_frame_output,
     refuse_overflow,
+    warn_labels,
 )
 from sklseq._validation import (
     as_fitted,
@@ -466,7 +467,7 @@ class KalmanSmoother(BaseStateSpace):
         X : array-like of shape (n_steps, n_features), or a collection of such
             NaN is a missing entry.
         y : ignored
-            For the scikit-learn interface; its length is checked.  Inputs go in by ``inputs=``.
+            For the scikit-learn interface.  Inputs go in by ``inputs=``.
         inputs : array-like of shape (n_steps, n_inputs), or a collection of such, default=None
             Known inputs, whose coefficients are learned; never missing.
         states : array-like of shape (n_steps, n_components), or a collection, default=None
@@ -501,6 +502,7 @@ class KalmanSmoother(BaseStateSpace):
         self._warn_forgotten()
         with unchanged_on_error(self):
             sequences = self._check_X(X, groups, lengths, y=y, reset=True)
+            warn_labels(y, sequences, type(self).__name__)
             sequences = _with_inputs(sequences, inputs, None)
             self._fit(sequences, states)
         return self
@@ -520,7 +522,7 @@ class KalmanSmoother(BaseStateSpace):
         X : array-like of shape (n_steps, n_features), or a collection of such
             Whole sequences; with ``continues=True`` a flat X goes on from the end of the last one.
         y : ignored
-            For the scikit-learn interface; its length is checked.
+            For the scikit-learn interface.
         inputs, states, groups, lengths : array-like, default=None
             As in ``fit``.
 
@@ -1093,9 +1095,9 @@ class KalmanSmoother(BaseStateSpace):
         d = self.n_components
         if (mean is None) != (covariance is None):
             raise ValueError("mean and covariance go together: give both, or None for both.")
-        x = np.asarray(x, dtype=float).reshape(1, -1)
         u = None if inputs is None else np.asarray(inputs, dtype=float).reshape(1, -1)
-        sequences = self._check(x, None, None, u)
+        row = x if hasattr(x, "columns") or hasattr(x, "iloc") else np.reshape(x, -1)
+        sequences = _with_inputs(self._check_row(row), u, self._n_inputs())
         given = {
             "transition_matrix": transition_matrix,
             "transition_covariance": transition_covariance,
@@ -1126,7 +1128,7 @@ class KalmanSmoother(BaseStateSpace):
         ----------
         X : array-like of shape (n_steps, n_features), or a collection of such
         y : ignored
-            For the scikit-learn interface; its length is checked.
+            For the scikit-learn interface.
         sample_weight : array-like of shape (n_samples,), default=None
             One weight per step (flat X) or per sequence (collection).
         inputs, groups, lengths : array-like, default=None

@@ -16,7 +16,13 @@ from sklseq._base import unchanged_on_error
 from sklseq._covariance import reshaped_covariance
 from sklseq._em import EMResult, run_em
 from sklseq._notices import warn
-from sklseq._sequences import Sequences, limit_threads, refuse_frame_output, refuse_overflow
+from sklseq._sequences import (
+    Sequences,
+    limit_threads,
+    refuse_frame_output,
+    refuse_overflow,
+    warn_labels,
+)
 from sklseq._validation import (
     as_fitted,
     check_choice,
@@ -384,7 +390,7 @@ class SoftmaxStateSpace(BaseStateSpace):
         X : array-like or sparse matrix of shape (n_steps, n_features), or a collection of such
             Non-negative; a row counts the words of a step.
         y : ignored
-            For the scikit-learn interface; its length is checked.
+            For the scikit-learn interface.
         groups : array-like of shape (n_steps,), default=None
             A new sequence starts where it changes.
         lengths : array-like of int, default=None
@@ -416,6 +422,7 @@ class SoftmaxStateSpace(BaseStateSpace):
         self._warn_forgotten()
         with unchanged_on_error(self):
             sequences = self._check_X(X, groups, lengths, y=y, reset=True)
+            warn_labels(y, sequences, type(self).__name__)
             if self.n_features_in_ == 1:
                 warn(
                     "X has one column: a vocabulary of one word, of which nothing can be learned. "
