@@ -136,6 +136,7 @@ def check_sequences(
     else:
         if reset:
             _warn_rows_or_sequences(X)
+        _refuse_dates(X)
         rules = _array_rules(estimator)
         valid = _is_valid_already(estimator, X, rules, reset)
         if reset or not valid:
@@ -529,6 +530,7 @@ def concatenate(items):
 
 
 def _numbers(frame, i: int) -> np.ndarray:
+    _refuse_dates(frame, f" in sequence {i} of X")
     try:
         values = check_array(frame, dtype="numeric", ensure_all_finite=False, input_name="X")
         return values if values.dtype.kind in "biuf" else values.astype(np.float64)
@@ -537,17 +539,23 @@ def _numbers(frame, i: int) -> np.ndarray:
         raise
 
 
+def _refuse_dates(frame, where: str = "") -> None:
+    """Polars would make numbers of them in silence, pandas an error that names nothing."""
+    for name, dtype in zip(getattr(frame, "columns", ()), getattr(frame, "dtypes", ())):
+        is_temporal = getattr(dtype, "is_temporal", None)
+        if getattr(dtype, "kind", "") in ("m", "M") or (is_temporal is not None and is_temporal()):
+            raise ValueError(
+                f"X must be numbers: column {name!r}{where} holds {dtype}. Leave it out, or make "
+                "numbers of it (such as the hours since the start)."
+            )
+
+
 def _name_column(frame, where: str, error) -> None:
     """The error about a frame's text or dates, with the name of their column."""
     for name in getattr(frame, "columns", ()):
-        column = np.asarray(frame[name])
-        if column.dtype.kind in "mM":
-            raise ValueError(
-                f"X must be numbers: column {name!r}{where} holds {column.dtype}. Leave it out, or "
-                "make numbers of it (such as the hours since the start)."
-            ) from None
         try:
-            column.astype(object).astype(np.float64)  # of objects: the text of the value alone
+            # of objects, whose error has the value alone
+            np.asarray(frame[name]).astype(object).astype(np.float64)
         except (TypeError, ValueError) as wrong:
             reason = wrong if isinstance(wrong, ValueError) else error
             raise ValueError(f"{reason}, in column {name!r}{where}") from None
