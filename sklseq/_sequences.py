@@ -338,9 +338,14 @@ def _warn_rows_or_sequences(X) -> None:
         )
 
 
+def is_named(X) -> bool:
+    """Whether X is a dict; SciPy's DOK matrices are dicts as well."""
+    return isinstance(X, Mapping) and not sparse.issparse(X)
+
+
 def as_list(X):
     """The sequences of a dict, or of a pandas Series of them (groupby makes such), in order."""
-    if isinstance(X, Mapping):
+    if is_named(X):
         items = list(X.values())
         if items and _n_dims(items[0]) != 2:
             raise ValueError(
@@ -359,13 +364,13 @@ def _is_series(X) -> bool:
 
 def labels_of(X) -> list | None:
     """The names of sequences that have names."""
-    return list(X) if isinstance(X, Mapping) else list(X.index) if _is_series(X) else None
+    return list(X) if is_named(X) else list(X.index) if _is_series(X) else None
 
 
 def in_order_of(labels: list | None, values, name: str):
     """What comes beside X as a dict or a Series, in the order of the sequences of X."""
     own = labels_of(values)
-    items = list(values.values()) if isinstance(values, Mapping) else values
+    items = list(values.values()) if is_named(values) else values
     if own is None or labels is None or own == labels:
         return items
     by_label = dict(zip(own, items))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from itertools import pairwise
 
 import numpy as np
@@ -22,6 +21,7 @@ from sklseq._sequences import (
     fill_masked,
     group_offsets,
     is_collection,
+    is_named,
     length_offsets,
     offsets_of,
 )
@@ -145,7 +145,7 @@ def _like(X, parts: list):
     if isinstance(X, np.ndarray) and X.ndim == 3:
         stacks = all(isinstance(part, np.ndarray) for part in parts)
         return np.stack(parts) if stacks else parts
-    if isinstance(X, Mapping):
+    if is_named(X):
         return dict(zip(X, parts))
     if isinstance(X, tuple):
         return tuple(parts)

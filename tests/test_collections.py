@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.sparse import dok_array
 from sklearn.model_selection import cross_val_predict, cross_val_score
+from sklearn.preprocessing import MaxAbsScaler
 
 from sklseq import (
     GaussianHMM,
     KalmanSmoother,
     SequenceClassifier,
+    Stepwise,
     concat_sequences,
 )
 
@@ -92,3 +95,10 @@ def test_a_dict_of_columns_is_no_collection():
         GaussianHMM(1).fit({"x": [1.0, 2.0], "y": [3.0, 4.0]})
     with pytest.raises(ValueError, match="empty collection"):
         GaussianHMM(1).fit({})
+
+
+def test_a_sparse_matrix_that_is_a_dict_is_none():
+    X = dok_array(np.eye(3) + 1)
+    with pytest.raises(TypeError, match=r"(?i)sparse"):
+        GaussianHMM(1).fit(X)
+    assert Stepwise(MaxAbsScaler()).fit_transform(X).shape == (3, 3)
