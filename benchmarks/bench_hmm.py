@@ -8,7 +8,8 @@ What is printed is hmmlearn's CPU time over ours, median of the rounds, with the
 hmmlearn has two implementations, "log" (its default) and "scaling".  Where hmmlearn needs more
 than seconds for ten EM iterations it is given one and the time is multiplied by ten.
 
-Parts: speed, kernels (fractions of the peak of dgemm), threads, ragged, memory, accuracy.
+Parts: speed, kernels (fractions of the peak of dgemm), threads, ragged, memory, accuracy, zeros
+(left-right models).
 A build without dispatch, or without AVX-512, is measured by building it so and running this again:
     SKLSEQ_PORTABLE=1 python setup.py build_ext --inplace --force
     CFLAGS=-DSKLSEQ_NO_AVX512 python setup.py build_ext --inplace --force
@@ -330,7 +331,32 @@ def accuracy():
         print(f"  hmmlearn {implementation}: {abs(float(other - total)):.1e}")
 
 
+def zeros():
+    """Left-right models against the same with their zeros at 1e-12: what exact zeros cost."""
+    print("\nzeros: CPU time of a left-right model over that with zeros of 1e-12")
+    for n_states, n_features in ((60, 24), (10, 24), (20, 5)):
+        rng = np.random.default_rng(0)
+        means = 3 * rng.standard_normal((n_states, n_features))
+        states = np.arange(1000) * n_states // 1000
+        X = [means[states] + rng.standard_normal((1000, n_features)) for _ in range(20)]
+        models = []
+        for zero in (0.0, 1e-12):
+            transmat = np.eye(n_states) * 0.95 + np.eye(n_states, k=1) * 0.05
+            transmat = np.where(transmat == 0, zero, transmat)
+            startprob = np.where(np.arange(n_states) == 0, 1, zero)
+            models.append(GaussianHMM.from_parameters(
+                startprob=startprob / startprob.sum(), means=means, covars=np.ones_like(means),
+                transmat=transmat / transmat.sum(axis=1, keepdims=True),
+            ))  # fmt: skip
+        for method in ("score", "score_samples", "predict_proba"):
+            calls = [partial(getattr(model, method), X) for model in models]
+            times = np.array([[cpu_time(call)[0] for call in calls] for _ in range(5)])
+            ratio = np.median(times[:, 0] / times[:, 1])
+            print(f"K={n_states} D={n_features} {method:14} {ratio:.2f}")
+
+
 PARTS = {
+    "zeros": zeros,
     "kernels": kernel_fractions, "threads": threads, "ragged": ragged, "memory": memory,
     "accuracy": accuracy,
 }  # fmt: skip

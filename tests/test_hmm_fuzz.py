@@ -1,11 +1,13 @@
 """Random HMMs with zeros, tiny arcs, outliers, gaps and huge scales against exact enumeration."""
 
+import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from references import enumerate_paths
+from references_chain import log_space_passes
 from references_exact import enumerate_exactly
 from sklseq.hmm._list_viterbi import list_viterbi
 
@@ -165,6 +167,66 @@ def test_model_against_exact_enumeration(block):
         frequencies = (draws[:, :, None] == np.arange(n_states)).mean(axis=0)
         assert_allclose(frequencies, exact.posteriors, atol=0.11)  # 4.4 standard deviations
         assert min(exact.behind[place(draw, n_states)] for draw in draws) > -40, seed
+
+
+@pytest.mark.parametrize("n_states", [4, 18])
+def test_longer_chains_with_zeros_against_log_space(n_states):
+    """States fall below what a double holds at most steps; some of them matter again later."""
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        kind = ["left-right", "zeros", "tiny"][seed % 3]
+        startprob = random_rows(rng, 1, n_states, "zeros")[0]
+        transmat = random_rows(rng, n_states, n_states, kind)
+        lengths = rng.integers(20, 50, 3)
+        log_obs = rng.normal(size=(lengths.sum(), n_states)) * 10 ** rng.uniform(0.5, 3)
+        if seed % 2:  # a pull to one state after the other
+            at = np.arange(len(log_obs)) * n_states // len(log_obs)
+            log_obs -= 10 ** rng.uniform(1, 3) * np.abs(at[:, None] - np.arange(n_states))
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        out = run_kernels(startprob, transmat, log_obs, offsets)
+        counts = np.zeros_like(transmat)
+        for s, rows in enumerate(map(slice, offsets[:-1], offsets[1:])):
+            filtered, increments, posteriors, moves = log_space_passes(
+                startprob, transmat, log_obs[rows]
+            )
+            counts += moves
+            assert_allclose(out.filtered[rows], filtered, atol=1e-10)
+            assert_allclose(out.posteriors[rows], posteriors, atol=1e-10)
+            assert_allclose(out.increments[rows], increments, rtol=1e-12, atol=1e-10)
+            assert_allclose(out.scored[s], increments.sum(), rtol=1e-12)
+            assert_allclose(out.smoothed[s], increments.sum(), rtol=1e-12)
+            assert_allclose(out.final[s], filtered[-1], atol=1e-10)
+        assert_allclose(out.counts, counts, atol=1e-8)
+
+
+@pytest.mark.parametrize("n_states", [8, 40])
+def test_zeros_cost_little(n_states):
+    """A left-right model was 5 to 14 times as slow as one whose zeros are 1e-12; now below 2."""
+    models, X = zip(*(left_right(n_states, zero) for zero in (0.0, 1e-12)))
+    for method in ("score", "score_samples", "predict_proba"):
+        times = np.full((5, 2), np.inf)
+        for row in times:
+            for i, model in enumerate(models):
+                start = time.thread_time()
+                getattr(model, method)(X[0])
+                row[i] = time.thread_time() - start
+        zeros, tiny = times.min(axis=0)
+        assert zeros < 3.5 * tiny, (method, times)
+    assert_allclose(models[0].predict_proba(X[0]), models[1].predict_proba(X[0]), atol=1e-9)
+
+
+def left_right(n_states, zero, n_steps=4000, n_features=24):
+    rng = np.random.default_rng(0)
+    transmat = np.eye(n_states) * 0.95 + np.eye(n_states, k=1) * 0.05
+    transmat = np.where(transmat == 0, zero, transmat)
+    startprob = np.where(np.arange(n_states) == 0, 1, zero)
+    means = 3 * rng.normal(size=(n_states, n_features))
+    model = GaussianHMM.from_parameters(
+        startprob=startprob / startprob.sum(), transmat=transmat / transmat.sum(axis=1)[:, None],
+        means=means, covars=np.ones_like(means),
+    )  # fmt: skip
+    states = np.arange(n_steps) * n_states // n_steps
+    return model, means[states] + rng.normal(size=(n_steps, n_features))
 
 
 def test_the_oracle_agrees_with_the_other_one():

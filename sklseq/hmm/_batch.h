@@ -70,14 +70,19 @@ static int forgets(const chain *c, const double *log_obs, ptrdiff_t lead)
 {
     const ptrdiff_t K = c->K, end = 2 * lead;
     double space[2][LANE_STATES], evidence[LANE_STATES], ends[2][LANE_STATES] = {{0}};
+    double upper[LANE_STATES];
     for (int run = 0; run < 2; run++) {
         double *previous = NULL, sum = 1.0;
         for (ptrdiff_t t = end - (run + 1) * lead; t < end; t++) {
             double *current = space[t & 1];
             const double scale = power_of_two(-exponent_of(sum));
-            if (evidence_row(K, log_obs + t * K, evidence) == -INFINITY) return 0;
-            sum = scaled_step(K, c->floor, c->warm, c->transmat, previous, scale, evidence, current);
-            if (sum < 0) return 0;
+            int apart = 0;
+            predict(K, c->warm, c->transmat, previous, current);
+            const double shift = reached_shift(K, log_obs + t * K, current);
+            if (shift == -INFINITY) return 0;
+            evidence_row(K, log_obs + t * K, shift, evidence);
+            sum = scaled_step(K, c->floor, scale, evidence, current, upper, &apart);
+            if (sum < 0 || apart) return 0;
             previous = current;
         }
         for (ptrdiff_t i = 0; i < K; i++)
@@ -215,7 +220,8 @@ static size_t lay_out(const batch *work, ptrdiff_t longest, ptrdiff_t n_items, d
     const int lanes = K <= LANE_STATES, width = work->kernels->width, rows = work->kernels->rows;
     const ptrdiff_t unit = MAX_WIDTH; /* keeps every part aligned to a vector */
     const ptrdiff_t pitch = padded(K, width);
-    size_t alpha = 0, evidence = 0, block, pointers = 0, products, input = 0;
+    size_t alpha = 0, evidence = 0, block, pointers = 0, products, input = 0, steps = 0;
+    if (work->mode == FILTER) steps = 2 * longest * (lanes ? width : n_items);
     if (lanes) {
         const ptrdiff_t room = DENSITY_MARGIN; /* what a source may write beyond its block */
         if (work->mode == SMOOTH) alpha = evidence = (longest + room) * K * width;
@@ -231,18 +237,19 @@ static size_t lay_out(const batch *work, ptrdiff_t longest, ptrdiff_t n_items, d
         block = (3 * rows + (work->mode == SMOOTH ? 2 * ROW_BLOCK * rows : 0)) * pitch;
         products = 0;
     }
-    const size_t sizes[6] = {alpha, evidence, block, products, input, pointers};
-    size_t places[7] = {0};
-    for (int i = 0; i < 6; i++) places[i + 1] = places[i] + (sizes[i] + unit - 1) / unit * unit;
+    const size_t sizes[7] = {alpha, evidence, block, products, input, steps, pointers};
+    size_t places[8] = {0};
+    for (int i = 0; i < 7; i++) places[i + 1] = places[i] + (sizes[i] + unit - 1) / unit * unit;
     if (g != NULL) {
         g->alpha = space;
         g->evidence = space + places[1];
         g->block = space + places[2];
         g->products = space + places[3];
         g->rows = space + places[4];
-        g->pointers = (uint8_t *)(space + places[5]);
+        g->steps = steps > 0 ? space + places[5] : NULL;
+        g->pointers = (uint8_t *)(space + places[6]);
     }
-    return places[6];
+    return places[7];
 }
 
 static double *aligned(void *p) { return (double *)(((uintptr_t)p + 63) & ~(uintptr_t)63); }
@@ -314,7 +321,7 @@ static int join_items(batch *work, ptrdiff_t first, ptrdiff_t last, int level)
     const ptrdiff_t K = work->chain.K, s = work->items[first].sequence;
     compensated total = {0, 0};
     for (ptrdiff_t i = first; i < last; i++) {
-        if (work->items[i].bad) return NEEDS_LOG;
+        if (work->items[i].bad) return NEEDS_PLAIN;
         compensated_add(&total, work->items[i].log_likelihood);
     }
     for (ptrdiff_t i = first + 1; i < last; i++)
@@ -393,15 +400,15 @@ static int open_slow_space(const batch *work, ptrdiff_t longest, slow_space *slo
     const size_t logs = paths ? 0 : longest * K + longest + 3 * K; /* alpha, increments, work */
     const size_t read = c->source->kind == LOG_ROWS ? 0 : longest * K;
     const size_t posteriors = c->absorb ? longest * K : 0;
-    const size_t doubles = 5 * K + 3 * K * K + longest + read + posteriors;
+    const size_t doubles = 7 * K + 3 * K * K + 2 * longest + read + posteriors;
     const size_t pointers = paths ? longest * K : 0;
     slow->log_start = malloc(doubles * sizeof(double) + logs * sizeof(stretched) + pointers);
     if (slow->log_start == NULL) return -1;
     slow->log_transmat = slow->log_start + K;
     slow->log_columns = slow->log_transmat + K * K;
-    slow->work = slow->log_columns + K * K;     /* 4 K, then products (K, K) */
-    slow->steps = slow->work + 4 * K + K * K;
-    slow->log_obs = slow->steps + longest;
+    slow->work = slow->log_columns + K * K;     /* 6 K, then products (K, K) */
+    slow->steps = slow->work + 6 * K + K * K;   /* scales and shifts */
+    slow->log_obs = slow->steps + 2 * longest;
     slow->posteriors = slow->log_obs + read;
     slow->log_alpha = (stretched *)(slow->log_start + doubles);
     slow->log_increments = slow->log_alpha + (logs ? longest * K : 0);
@@ -423,7 +430,8 @@ static int run_plain(batch *work, ptrdiff_t s, const double *log_obs, slow_space
 {
     const chain *c = &work->chain;
     const ptrdiff_t K = c->K, row = work->offsets[s], T = work->offsets[s + 1] - row;
-    double *products = slow->work + 4 * K, *final = slow->work + 3 * K, log_likelihood = 0;
+    double *products = slow->work + 6 * K, *final = slow->work + 5 * K, log_likelihood = 0;
+    double *shifts = slow->steps + T;
     double *out = c->absorb             ? slow->posteriors
                   : c->filtered == NULL ? NULL
                                         : c->filtered + row * K;
@@ -435,7 +443,7 @@ static int run_plain(batch *work, ptrdiff_t s, const double *log_obs, slow_space
     }
     if (work->final != NULL) final = work->final + s * K;
     if (scaled_forward(K, c->floor, c->startprob, c->transmat, log_obs, T, out,
-                       work->mode == FILTER, slow->steps,
+                       work->mode == FILTER, slow->steps, shifts,
                        work->mode == FILTER ? c->log_increments + row : NULL, final,
                        &log_likelihood, slow->work)
         != PASS_OK)
@@ -443,7 +451,7 @@ static int run_plain(batch *work, ptrdiff_t s, const double *log_obs, slow_space
     if (work->log_likelihoods != NULL) work->log_likelihoods[s] = log_likelihood;
     if (work->mode != SMOOTH) return 1;
     for (ptrdiff_t k = 0; k < K * K; k++) products[k] = 0;
-    scaled_backward(K, c->transmat, log_obs, slow->steps, T, out, products, slow->work);
+    scaled_backward(K, c->transmat, log_obs, slow->steps, shifts, T, out, products, slow->work);
     for (ptrdiff_t k = 0; k < K * K; k++) work->counts[k] += c->transmat[k] * products[k];
     return 1;
 }
@@ -579,7 +587,7 @@ static int run_batch(batch *work)
     int failed = 0, long_ones = 0;
     c->floor = work->mode == VITERBI ? 0.0 : state_floor(K, c->transmat);
     work->status = malloc(work->n_sequences + 1);
-    double *space = calloc(2 * K + n_totals + n_panels + 32, sizeof(double));
+    double *space = calloc(3 * K + n_totals + n_panels + 32, sizeof(double));
     if (work->status == NULL || space == NULL) failed = -1;
     if (!failed) {
         memset(work->status, c->floor == INFINITY ? NEEDS_LOG : TODO, work->n_sequences);
@@ -591,6 +599,7 @@ static int run_batch(batch *work)
         c->back_panels = c->panels + K * pitch;
         c->warm = c->panels + n_panels;
         work->scratch = c->warm + K;
+        c->spare = work->scratch + K;
         for (ptrdiff_t s = 0; s < work->n_sequences; s++)
             long_ones |= work->offsets[s + 1] - work->offsets[s] >= CHUNKED_FROM;
         if (long_ones && !rows) failed = fill_warm_start(work);

@@ -33,6 +33,8 @@ SCORE_BLOCK = 16_288
 
 COUNTED_BLOCK = 4_096  # steps whose known states are spread over an array for the cache
 
+FORGOTTEN = 1e-100  # predicted probabilities below may be of states that rounding has lost
+
 SOURCE_SHARD_STEPS = 65_536  # of a shard whose evidence the kernels work out block by block
 
 
@@ -432,10 +434,17 @@ class HMM:
                     self.startprob, self.transmat, log_obs, offsets, totals, final
                 )
             return totals, final
-        # one long sequence: block by block, each going on where the last one ended
+        # one long sequence: block by block, each going on where the last one ended, as long as
+        # what it ended with keeps every state that may come to matter
         parts = []
         startprob = self.startprob
         for start in range(0, X.shape[0], size):
+            if start > 0 and startprob.min() < FORGOTTEN:
+                with self._log_obs(X) as log_obs:
+                    kernels.log_likelihood(
+                        self.startprob, self.transmat, log_obs, offsets, totals, final
+                    )
+                return totals, final
             block = X[start : start + size]
             ends = np.array([0, block.shape[0]])
             with self._log_obs(block) as log_obs:

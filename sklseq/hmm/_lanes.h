@@ -28,12 +28,34 @@ APART void FN(write_block)(ptrdiff_t K, const lane_group *g, ptrdiff_t t0, ptrdi
     FN(scatter)(streams, first, last, n * K, in);
 }
 
+/* The sums of a block and their powers of two, kept by the first run and compared by its bound. */
+APART void FN(compare_steps)(const chain *c, lane_group *g, ptrdiff_t t0, ptrdiff_t n,
+                             const vec *sums, const bits *exponent)
+{
+    vec *kept = (vec *)g->steps + 2 * t0;
+    for (ptrdiff_t t = 0; t < n; t++) {
+        const vec power = FN(from_bits)(exponent[t]);
+        if (c->raised == 0) {
+            kept[2 * t] = sums[t];
+            kept[2 * t + 1] = power;
+            continue;
+        }
+        for (int l = 0; l < g->n_items; l++)
+            if (t0 + t < g->items[l]->length
+                && (!as_good_as_equal(((const double *)(sums + t))[l],
+                                      ((const double *)(kept + 2 * t))[l])
+                    || ((const uint64_t *)&power)[l] != ((const uint64_t *)(kept + 2 * t + 1))[l]))
+                g->items[l]->bad |= WORSE;
+    }
+}
+
 /* What each lane keeps of the block that the forward recursion has just done. */
 APART void FN(harvest)(const chain *c, lane_group *g, ptrdiff_t t0, ptrdiff_t n, const vec *alpha,
                         const vec *sums, const vec *shift, const bits *exponent, mask lost)
 {
     const ptrdiff_t K = c->K;
     vec block_shift = FN(splat)(0.0), least = FN(splat)(INFINITY);
+    if (g->steps != NULL) FN(compare_steps)(c, g, t0, n, sums, exponent);
     bits block_exponent = FN(to_bits)(block_shift);
     for (ptrdiff_t t = 0; t < n; t++) {
         block_shift += shift[t];
@@ -52,8 +74,8 @@ APART void FN(harvest)(const chain *c, lane_group *g, ptrdiff_t t0, ptrdiff_t n,
                 if (s < lane_least) lane_least = s;
             }
         }
-        if (!(lane_least >= SUM_FLOOR) || FN(mask_lane)(lost, l))
-            one->bad = 1;
+        if (!(lane_least >= SUM_FLOOR)) one->bad |= WORSE;
+        if (FN(mask_lane)(lost, l)) one->bad |= LOST;
 
         const ptrdiff_t core_end = one->lead + one->core - t0;
         const ptrdiff_t begin = one->lead > t0 ? one->lead - t0 : 0;
@@ -80,7 +102,7 @@ APART void FN(harvest)(const chain *c, lane_group *g, ptrdiff_t t0, ptrdiff_t n,
             one->log_likelihood = log(s) - one->log_before;
             for (ptrdiff_t k = 0; k < K; k++)
                 one->final[k] = ((const double *)(alpha + (core_end - 1) * K + k))[l] / s;
-            if (!(s >= SUM_FLOOR)) one->bad = 1;
+            if (!(s >= SUM_FLOOR)) one->bad |= WORSE;
         }
         if (run_end <= n) g->inverse_sum[l] = 1.0 / ((const double *)(sums + run_end - 1))[l];
     }
@@ -159,9 +181,16 @@ INLINE void FN(forward_lanes)(const int K, const int smooth, const chain *c, lan
             }
             sums[t] = sum;
             if (FN(any)(FN(less)(least, state_floor))) { /* lost, or impossible in itself? */
-                UNROLL for (int j = 0; j < K; j++)
-                    lost |= FN(less)(a[j], state_floor)
-                            & FN(less)(zero, FN(min)(predicted[j], evidence[j]));
+                sum = zero;
+                UNROLL for (int j = 0; j < K; j++) {
+                    const mask low = FN(less)(a[j], state_floor)
+                                     & FN(less)(zero, FN(min)(predicted[j], evidence[j]));
+                    lost |= low;
+                    a[j] = FN(select)(low, a[j] + c->raised, a[j]);
+                    sum += a[j];
+                    out[j] = a[j];
+                }
+                sums[t] = sum;
             }
         }
         FN(harvest)(c, g, t0, n, alpha, sums, shift, exponent, lost);
@@ -498,14 +527,28 @@ APART void FN(follow_pointers)(ptrdiff_t K, const chain *c, lane_group *g)
 #define FOR_OWN_INSTANCE(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8)
 #endif
 
+/* Did what was lost matter?  `run` is the forward kernel. */
+APART void FN(check_lost)(const chain *c, lane_group *g, group_kernel run)
+{
+    chain bound;
+    lane_group group;
+    item items[MAX_WIDTH];
+    if (!wants_bound(c, g)) return;
+    open_bound(c, g, &bound, &group, items);
+    run(&bound, &group);
+    close_bound(&group, g);
+}
+
 #define INSTANCE(NAME, STATES)                                                                       \
     static void FN(forward_##NAME)(const chain *c, lane_group *g)                               \
     {                                                                                           \
         FN(forward_lanes)(STATES, 0, c, g);                                                          \
+        FN(check_lost)(c, g, FN(forward_##NAME));                                               \
     }                                                                                           \
     static void FN(smooth_##NAME)(const chain *c, lane_group *g)                                \
     {                                                                                           \
         FN(forward_lanes)(STATES, 1, c, g);                                                          \
+        FN(check_lost)(c, g, FN(forward_##NAME));                                               \
         FN(backward_lanes)(STATES, c, g);                                                            \
     }                                                                                           \
     static void FN(viterbi_##NAME)(const chain *c, lane_group *g)                               \

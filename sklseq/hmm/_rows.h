@@ -182,16 +182,24 @@ static void FN(forward_rows)(int mode, const chain *c, lane_group *g)
                 for (ptrdiff_t k = 0; k < pitch; k++) p[k] = k < K ? c->startprob[k] : 0.0;
             for (ptrdiff_t k = 0; k < pitch; k += W) {
                 const vec scaled = FN(load)(evidence + k) * scale, before_k = FN(load)(p + k);
-                const vec value = before_k * scaled;
-                lost |= FN(less)(value, floor) & FN(less)(zero, FN(min)(before_k, scaled));
+                vec value = before_k * scaled;
+                const mask low =
+                    FN(less)(value, floor) & FN(less)(zero, FN(min)(before_k, scaled));
+                lost |= low;
+                if (c->raised > 0) value = FN(select)(low, value + c->raised, value);
                 sum += value;
                 FN(store)(a + k, value);
             }
             sums[r] = FN(total)(sum);
             one->exponents += exponent;
             compensated_add(&totals[r], shift);
-            if (!(sums[r] >= SUM_FLOOR) || FN(any)(lost))
-                one->bad = 1;
+            if (!(sums[r] >= SUM_FLOOR)) one->bad |= WORSE;
+            if (g->steps != NULL) { /* kept by the first run, compared by its bound */
+                double *kept = g->steps + 2 * (r * longest + t);
+                if (c->raised == 0) kept[0] = sums[r], kept[1] = scale;
+                else if (!as_good_as_equal(sums[r], kept[0]) || kept[1] != scale) one->bad |= WORSE;
+            }
+            if (FN(any)(lost)) one->bad |= LOST;
             if (mode == SMOOTH) {
                 g->alpha[r * longest + t] = scale;
                 for (ptrdiff_t k = 0; k < K; k += W)
@@ -360,11 +368,20 @@ static void FN(viterbi_rows)(const chain *c, lane_group *g)
     }
 }
 
-static void FN(score_rows)(const chain *c, lane_group *g) { FN(forward_rows)(SCORE, c, g); }
-static void FN(filter_rows)(const chain *c, lane_group *g) { FN(forward_rows)(FILTER, c, g); }
+static void FN(score_rows)(const chain *c, lane_group *g)
+{
+    FN(forward_rows)(SCORE, c, g);
+    FN(check_lost)(c, g, FN(score_rows));
+}
+static void FN(filter_rows)(const chain *c, lane_group *g)
+{
+    FN(forward_rows)(FILTER, c, g);
+    FN(check_lost)(c, g, FN(score_rows));
+}
 static void FN(smooth_rows)(const chain *c, lane_group *g)
 {
     FN(forward_rows)(SMOOTH, c, g);
+    FN(check_lost)(c, g, FN(score_rows));
     FN(backward_rows)(c, g);
 }
 

@@ -10,11 +10,15 @@
  * With beta_T = 1 / sum a_T the posteriors normalise themselves (Rabiner 1989, section V.A, with
  * the scaling kept to powers of two).
  *
- * When is the scaled pass to be trusted?  A state that could still matter must not be flushed.
- * Every product a_t[j] with positive factors is therefore checked against a floor, which is chosen
- * so that no product of a_t[j] with an arc underflows; with arcs below LEAST_ARC there is none.
- * Either sends the sequence to log space.  If every arc has at least MIXING_ARC, a flushed state is
- * refilled by its neighbours at the next step, and only the sum needs the check.
+ * When is the scaled pass to be trusted?  A state that could still matter must not be flushed.  Every
+ * product a_t[j] with positive factors is checked against a floor, chosen so that no product of
+ * a_t[j] with an arc underflows (with arcs below LEAST_ARC there is none: log space).  Products below
+ * it are wrong by less than the floor, and whether that matters shows later.  The forward recursion
+ * is therefore run once more with each of them raised to RAISED floors: it bounds the true one from
+ * above, and by far.  If its likelihood is the same to RAISED_TOLERANCE, no state that was lost could
+ * have had a share of 1e-17 in it, hence none in any posterior.  If not: log space.
+ * If every arc has at least MIXING_ARC, a flushed state is refilled by its neighbours at the next
+ * step, and only the sum needs the check.
  * A vanishing beta never harms: it is multiplied by a_t <= 2, so what is lost is posterior mass
  * below 1e-300.  beta of a state with a_t = 0 may grow without bound, hence the cap on u_t.
  */
@@ -25,6 +29,8 @@
 
 #define STATE_FLOOR 1e-200
 #define SUM_FLOOR 1e-100
+#define RAISED 1e10
+#define RAISED_TOLERANCE 1e-8
 #define LEAST_ARC 1e-200
 #define MIXING_ARC 1e-30
 #define BACKWARD_CAP 1e300
@@ -64,91 +70,111 @@ static inline double power_of_two(int exponent)
     return x;
 }
 
-/* Evidence of one step: out[k] = exp(row[k] - max) >= 1e-304, or exactly 0 for -inf.
- * Returns the shift, or -inf if the step is impossible in every state. */
-static double evidence_row(ptrdiff_t K, const double *row, double *out)
+/* The largest log-density of the states that are reached, at most EVIDENCE_CAP; -inf if they all
+ * find the step impossible. */
+static double reached_shift(ptrdiff_t K, const double *row, const double *predicted)
 {
     double shift = -INFINITY;
     for (ptrdiff_t k = 0; k < K; k++)
-        if (row[k] > shift) shift = row[k];
-    if (shift > EVIDENCE_CAP) shift = EVIDENCE_CAP;
-    if (shift == -INFINITY) return shift;
+        if (predicted[k] > 0 && row[k] > shift) shift = row[k];
+    return capped(shift);
+}
+
+/* Evidence of one step: out[k] = exp(row[k] - shift) in 1e-304..1, or exactly 0 for -inf. */
+static void evidence_row(ptrdiff_t K, const double *row, double shift, double *out)
+{
     for (ptrdiff_t k = 0; k < K; k++) {
         double x = row[k] - shift;
         if (x > 0) x = 0;
         out[k] = row[k] == -INFINITY ? 0.0 : exp(x < EXP_FLOOR ? EXP_FLOOR : x);
     }
-    return shift;
 }
 
-/* One forward step; `previous` NULL at the first.  Returns the sum of `current`, or -1 if the
- * step needs log space.  evidence is multiplied by `scale` in place. */
-static double scaled_step(ptrdiff_t K, double floor, const double *startprob, const double *transmat,
-                          const double *previous, double scale, double *evidence, double *current)
+/* OUT predicted = previous A, or startprob where there is no `previous`. */
+static void predict(ptrdiff_t K, const double *startprob, const double *transmat,
+                    const double *previous, double *predicted)
 {
-    double sum = 0;
-    int lost = 0;
     if (previous == NULL) {
-        memcpy(current, startprob, K * sizeof(double));
-    } else {
-        for (ptrdiff_t j = 0; j < K; j++) current[j] = 0;
-        for (ptrdiff_t i = 0; i < K; i++) {
-            const double a = previous[i], *arcs = transmat + i * K;
-            for (ptrdiff_t j = 0; j < K; j++) current[j] += a * arcs[j];
-        }
+        memcpy(predicted, startprob, K * sizeof(double));
+        return;
     }
+    for (ptrdiff_t j = 0; j < K; j++) predicted[j] = 0;
+    for (ptrdiff_t i = 0; i < K; i++) {
+        const double a = previous[i], *arcs = transmat + i * K;
+        for (ptrdiff_t j = 0; j < K; j++) predicted[j] += a * arcs[j];
+    }
+}
+
+/* One step of the recursion and of the one with raised states beside it.
+ * INOUT current, upper (K,): in what is predicted, out a_t; *apart: whether the two differ as yet
+ * (upper is not looked at before).  Returns the sum of `current`, or -1 if it is not to be trusted. */
+static double scaled_step(ptrdiff_t K, double floor, double scale, const double *evidence,
+                          double *current, double *upper, int *apart)
+{
+    const double raised = RAISED * floor;
+    double sum = 0, upper_sum = 0;
+    int lost = 0;
     for (ptrdiff_t j = 0; j < K; j++) {
-        const double predicted = current[j];
-        evidence[j] *= scale;
-        current[j] = predicted * evidence[j];
-        lost |= (current[j] < floor) & (predicted > 0) & (evidence[j] > 0);
+        const double b = evidence[j] * scale, above = *apart ? upper[j] : current[j];
+        const int low = (above * b < raised) & (above > 0) & (b > 0);
+        current[j] *= b;
+        upper[j] = low ? above * b + raised : above * b;
+        lost |= low;
         sum += current[j];
+        upper_sum += upper[j];
     }
-    return lost || sum < SUM_FLOOR ? -1.0 : sum;
+    *apart |= lost;
+    return sum >= SUM_FLOOR && upper_sum - sum <= RAISED_TOLERANCE * sum ? sum : -1.0;
 }
 
 /* ---- scaled passes -------------------------------------------------------------------- */
 
-/* OUT alpha (T, K) or NULL, scales (T,) or NULL: c_t; log_increments (T,) or NULL;
- * final (K,): the normalised a_T.  With `normalise`, alpha holds filtered probabilities.
- * work: 3 K doubles. */
+/* OUT alpha (T, K) or NULL; scales, shifts (T,): c_t and what evidence is measured from;
+ * log_increments (T,) or NULL; final (K,): the normalised a_T.  With `normalise`, alpha holds
+ * filtered probabilities.  work: 5 K doubles. */
 static int scaled_forward(ptrdiff_t K, double floor, const double *startprob, const double *transmat,
                           const double *log_obs, ptrdiff_t T, double *alpha, int normalise,
-                          double *scales, double *log_increments, double *final,
+                          double *scales, double *shifts, double *log_increments, double *final,
                           double *log_likelihood, double *work)
 {
     double *evidence = work, *buffers[2] = {work + K, work + 2 * K}, *previous = NULL;
+    double *uppers[2] = {work + 3 * K, work + 4 * K};
     double sum = 1.0;
     int64_t exponents = 0;
-    compensated shifts = {0, 0};
+    int apart = 0;
+    compensated total = {0, 0};
     for (ptrdiff_t t = 0; t < T; t++) {
         const int exponent = exponent_of(sum);
-        const double scale = power_of_two(-exponent), before = sum * scale;
+        const double before = sum * power_of_two(-exponent);
         double *current = alpha != NULL && !normalise ? alpha + t * K : buffers[t & 1];
-        const double shift = evidence_row(K, log_obs + t * K, evidence);
-        if (shift == -INFINITY) return PASS_NEEDS_LOG;
-        sum = scaled_step(K, floor, startprob, transmat, previous, scale, evidence, current);
+        double *upper = uppers[t & 1];
+        scales[t] = power_of_two(-exponent);
+        predict(K, startprob, transmat, previous, current);
+        if (apart) predict(K, startprob, transmat, uppers[(t - 1) & 1], upper);
+        shifts[t] = reached_shift(K, log_obs + t * K, apart ? upper : current);
+        if (shifts[t] == -INFINITY) return PASS_NEEDS_LOG;
+        evidence_row(K, log_obs + t * K, shifts[t], evidence);
+        sum = scaled_step(K, floor, scales[t], evidence, current, upper, &apart);
         if (sum < 0) return PASS_NEEDS_LOG;
         exponents += exponent;
-        compensated_add(&shifts, shift);
-        if (scales != NULL) scales[t] = scale;
-        if (log_increments != NULL) log_increments[t] = log(sum / before) + shift;
+        compensated_add(&total, shifts[t]);
+        if (log_increments != NULL) log_increments[t] = log(sum / before) + shifts[t];
         if (normalise && alpha != NULL)
             for (ptrdiff_t k = 0; k < K; k++) alpha[t * K + k] = current[k] / sum;
         previous = current;
     }
     for (ptrdiff_t k = 0; k < K; k++) final[k] = previous[k] / sum;
-    compensated_add(&shifts, log(sum));
-    compensated_add(&shifts, LN2 * (double)exponents);
-    *log_likelihood = compensated_value(&shifts);
+    compensated_add(&total, log(sum));
+    compensated_add(&total, LN2 * (double)exponents);
+    *log_likelihood = compensated_value(&total);
     return PASS_OK;
 }
 
 /* INOUT posteriors (T, K): in the unnormalised a_t of scaled_forward, out the posteriors.
  * INOUT products (K, K): += sum_t a_{t-1} u_t' (still to be multiplied by A). work: 3 K. */
 static void scaled_backward(ptrdiff_t K, const double *transmat, const double *log_obs,
-                            const double *scales, ptrdiff_t T, double *posteriors,
-                            double *products, double *work)
+                            const double *scales, const double *shifts, ptrdiff_t T,
+                            double *posteriors, double *products, double *work)
 {
     double *u = work, *beta = work + K, sum = 0;
     const double *last = posteriors + (T - 1) * K;
@@ -157,7 +183,7 @@ static void scaled_backward(ptrdiff_t K, const double *transmat, const double *l
     for (ptrdiff_t t = T - 1; t > 0; t--) {
         double *current = posteriors + t * K;
         const double *previous = current - K;
-        evidence_row(K, log_obs + t * K, u);
+        evidence_row(K, log_obs + t * K, shifts[t], u);
         for (ptrdiff_t j = 0; j < K; j++) {
             current[j] *= beta[j];
             u[j] *= scales[t];
