@@ -126,7 +126,10 @@ def test_signatures(estimator):
     assert list(parameters) == ["self", "X", "y", "sample_weight", "groups", "lengths"]
     assert "sample_weight" not in inspect.signature(estimator.fit).parameters
     parameters = inspect.signature(estimator.sample).parameters
-    assert list(parameters) == ["self", "n_samples", "n_sequences", "random_state"]
+    assert list(parameters) == [
+        "self", "n_samples", "n_sequences", "random_state", "after", "start_state"
+    ]  # fmt: skip
+    assert parameters["after"].kind is inspect.Parameter.KEYWORD_ONLY
     parameters = inspect.signature(estimator.sample_posterior).parameters
     assert list(parameters)[:4] == ["self", "X", "n_draws", "random_state"]
 
@@ -156,7 +159,7 @@ def test_defaults(estimator):
     assert not parameters["fixed"]
     if estimator is GaussianHMM:
         assert parameters["covariance_type"] == "diag"
-        assert parameters["reg_covar"] == 1e-6
+        assert parameters["reg_covar"] == 1e-10
     if estimator is CategoricalHMM:
         assert parameters["alpha"] == 0
     # n_components may be given by position, as in GaussianMixture; the rest may not

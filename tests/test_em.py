@@ -22,6 +22,7 @@ from sklearn.mixture import GaussianMixture
 from sklseq import CategoricalHMM, GaussianHMM, PoissonHMM
 from sklseq._em import run_em
 from sklseq._sequences import Sequences
+from sklseq.hmm._chain import _tilted_rows
 from sklseq.datasets import load_earthquakes, load_seizures
 
 
@@ -663,3 +664,39 @@ def test_rounding_of_huge_counts_is_no_fault(rng):
         for seed in range(3):
             hmm = PoissonHMM(2, random_state=seed).fit(X)
             assert hmm.converged_
+
+
+@pytest.mark.parametrize("seed", [13, 17, 19])
+def test_a_stationary_start_of_next_to_no_data_warns_of_nothing_numeric(seed):
+    """Moves of 1e-319 expected counts, the most favoured ones by the start."""
+    rng = np.random.default_rng(seed)
+    n_steps, n_states = int(rng.integers(1, 8)), int(rng.integers(2, 6))
+    X = rng.normal(size=(n_steps, 1))
+    model = GaussianHMM(
+        n_states, initial_state="stationary", random_state=seed, n_init=5, reg_covar=1e-6
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("error", RuntimeWarning)
+        model.fit(X)
+    assert np.all(np.diff(model.objectives_) > -1e-9)
+
+
+def test_tilted_rows_solve_their_equation(rng):
+    """sum_j n_j / (level - t_j) = mass, for tilts and counts over hundreds of orders."""
+    counts = 10.0 ** rng.uniform(-320, 0, size=(500, 4))
+    counts[rng.random(counts.shape) < 0.2] = 0.0
+    counts[:, 0] = rng.uniform(0.1, 1.0, size=500)
+    tilt = rng.normal(size=(500, 4)) * 10.0 ** rng.uniform(-3, 6, size=(500, 1))
+    mass = rng.uniform(0.2, 1.0, size=500)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rows = _tilted_rows(counts, tilt, mass)
+    np.testing.assert_allclose(rows.sum(axis=1), mass, rtol=1e-13)
+    assert np.all((rows > 0) <= (counts > 0))
+    # at the maximum n_j / a_j + t_j is one level for all j that matter
+    for row, count, slope in zip(rows, counts, tilt):
+        used = row > 1e-12
+        level = count[used] / row[used] + slope[used]
+        np.testing.assert_allclose(level, level[0], atol=1e-9 * np.abs(slope).max(), rtol=1e-9)
+        assert np.all(level[0] >= slope[count > 0] - 1e-9 * np.abs(slope).max())

@@ -34,6 +34,7 @@ SCORE_BLOCK = 16_288
 COUNTED_BLOCK = 4_096  # steps whose known states are spread over an array for the cache
 
 FORGOTTEN = 1e-100  # predicted probabilities below may be of states that rounding has lost
+STATIONARY_GAIN = 1e-11  # nats per move that end an M-step without a closed form; EM's tol is 1e-6
 
 SOURCE_SHARD_STEPS = 65_536  # of a shard whose evidence the kernels work out block by block
 
@@ -660,19 +661,23 @@ def _stationary_m_step(statistics, old, start, held) -> np.ndarray:
 
     def value_and_tilt(transmat):
         try:
-            stationary = np.linalg.solve(_stationary_system(transmat).T, np.ones(len(old)))
+            inverse = np.linalg.inv(_stationary_system(transmat))
         except np.linalg.LinAlgError:
             return -np.inf, None  # several closed classes of states
-        stationary = np.maximum(stationary, np.finfo(float).tiny)
-        if np.abs(stationary @ transmat - stationary).max() > 1e-8:
+        stationary = np.maximum(inverse.sum(axis=0), np.finfo(float).tiny)
+        with np.errstate(over="ignore", invalid="ignore"):  # a state that is next to never entered
+            tilt = np.outer(stationary, inverse @ (starts / stationary))  # `stationary_gradient`
+        off = np.abs(stationary @ transmat - stationary).max()
+        if off > 1e-8 or not np.isfinite(tilt).all():
             return -np.inf, None
-        tilt = stationary_gradient(transmat, stationary, starts / stationary)
         return xlogy(transitions, transmat).sum() + xlogy(starts, stationary).sum(), tilt
 
     best, (value, tilt) = max(
         ((transmat, value_and_tilt(transmat)) for transmat in (old, start)),
         key=lambda candidate: candidate[1][0],
     )
+    if tilt is None:
+        return old
     for _ in range(200):
         rows = best.copy()
         rows[moving] = _tilted_rows(counts[moving], tilt[moving], mass[moving])
@@ -685,7 +690,7 @@ def _stationary_m_step(statistics, old, start, held) -> np.ndarray:
         if not gain >= 0:
             break
         best, value, tilt = trial, new_value, new_tilt
-        if gain < 1e-14:
+        if gain < STATIONARY_GAIN:
             break
     return best
 
@@ -693,18 +698,31 @@ def _stationary_m_step(statistics, old, start, held) -> np.ndarray:
 def _tilted_rows(counts, tilt, mass) -> np.ndarray:
     """The rows that maximise sum_j n_j log a_j + t_j a_j and sum to their mass.
 
-    a_j = n_j / (level - t_j), the level of each row by Newton's method: the sum is convex and
-    falling in it, so that starting at its lower end no step goes too far.  The level is measured
-    from the largest t_j, which a tiny n_j may come close to.
+    a_j = n_j / (level - t_j), the level of each row by Newton's method for one over the sum, which
+    is concave and rises with it (linear for one a_j), so that starting below it no step goes too
+    far.  The level is measured from the largest t_j.  A tiny n_j may come close to that: steps
+    beside its pole are as tiny, so that the start is first brought near by halving in logarithms.
     """
-    seen = counts > 0
+    mass = mass[:, None]
+    seen, least = counts > 0, counts / mass
     below = np.where(seen, tilt, -np.inf).max(axis=1, keepdims=True) - tilt
-    level = np.where(seen, counts / mass[:, None] - below, -np.inf).max(axis=1, keepdims=True)
-    for _ in range(60):
-        gap = np.where(seen, level + below, 1.0)
+
+    def rows_at(level):
+        # no a_j is above its mass, which a large t_j may have rounded off the level
+        gap = np.where(seen, np.maximum(level + below, least), 1.0)
         rows = counts / gap
-        excess = rows.sum(axis=1, keepdims=True) - mass[:, None]
-        if np.all(excess <= 1e-14 * mass[:, None]):
+        return rows, gap, rows.sum(axis=1, keepdims=True) / mass
+
+    level = np.where(seen, least - below, -np.inf).max(axis=1, keepdims=True)
+    above = least.sum(axis=1, keepdims=True)
+    while np.any(level < 1e-3 * above):
+        middle = np.sqrt(level) * np.sqrt(above)
+        too_low = rows_at(middle)[2] > 1.0
+        level, above = np.where(too_low, middle, level), np.where(too_low, above, middle)
+    for _ in range(60):
+        rows, gap, ratio = rows_at(level)
+        if ratio.max() <= 1.0 + 1e-14:
             break
-        level = level + excess / (rows / gap).sum(axis=1, keepdims=True)
-    return rows * (mass[:, None] / rows.sum(axis=1, keepdims=True))
+        with np.errstate(over="ignore"):  # beside a count of 1e-300, at its level
+            level = level + (ratio - 1.0) * ratio * mass / (rows / gap).sum(axis=1, keepdims=True)
+    return rows * (mass / rows.sum(axis=1, keepdims=True))
