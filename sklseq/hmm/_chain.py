@@ -723,6 +723,6 @@ def _tilted_rows(counts, tilt, mass) -> np.ndarray:
         rows, gap, ratio = rows_at(level)
         if ratio.max() <= 1.0 + 1e-14:
             break
-        with np.errstate(over="ignore"):  # beside a count of 1e-300, at its level
-            level = level + (ratio - 1.0) * ratio * mass / (rows / gap).sum(axis=1, keepdims=True)
+        slope = (rows * (level / gap)).sum(axis=1, keepdims=True)  # in logarithms of the level
+        level = level * (1.0 + (ratio - 1.0) * ratio * mass / slope)
     return rows * (mass / rows.sum(axis=1, keepdims=True))
