@@ -44,7 +44,9 @@ from sklseq.state_space._base import (
 )
 from sklseq.state_space._chain import SMALL, LinearGaussianChain, Moments, Posterior
 from sklseq.state_space._gradient import Climb
+from sklseq.state_space._innovations import Innovations, innovations
 from sklseq.state_space._linear_gaussian import LinearGaussianModel, step_numbers
+from sklseq.state_space._standard_errors import StandardErrors, standard_errors
 from sklseq.state_space._start import data_driven, from_known_states, noise_for
 from sklseq.state_space._time_axis import (
     at_step,
@@ -1188,6 +1190,98 @@ class KalmanSmoother(BaseStateSpace):
 
     def _sequence_scores(self, sequences: Sequences) -> np.ndarray:
         return map_rows(self._model_for(sequences).sequence_scores, sequences, self.n_jobs)[0]
+
+    # ---- the fit, and how it fits
+
+    def standard_errors(self, X, *, inputs=None, groups=None, lengths=None) -> StandardErrors:
+        r"""Standard errors of the parameters, from the observed information.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_steps, n_features), or a collection of such
+            The training data.
+        inputs, groups, lengths : array-like, default=None
+            As in ``fit``.
+
+        Returns
+        -------
+        StandardErrors
+            Named tuple with an array for each fitted parameter, in its shape (without a time axis)
+            and under its name without the underscore.  0 for what is fixed or was not learned; NaN
+            for variances at the edge of what is possible, which count as known for the others.
+
+        Raises
+        ------
+        ValueError
+            If X is impossible (names the sequence and the step), or if the observed information is
+            not positive definite: the parameters are not at a maximum of the likelihood, or X does
+            not identify them.
+
+        Warns
+        -----
+        ConvergenceWarning
+            The likelihood of X has its maximum elsewhere (a smaller ``tol`` is needed, or X is not
+            the training data), or variances are at the edge.
+
+        Notes
+        -----
+        The information is taken by differences of the exact log-likelihood in the parameters
+        themselves; what moves with others (a stationary :math:`P_0`) is by the delta method.  Where
+        nothing is fixed the errors are those within the coordinates that ``fit`` chooses: none of
+        :math:`\Gamma = I`, and :math:`B'\Sigma^{-1}B` stays diagonal.
+
+        References
+        ----------
+        A. C. Harvey (1989), Forecasting, Structural Time Series Models and the Kalman Filter,
+        sec. 3.4.
+        """
+        sequences = self._check(X, groups, lengths, inputs)
+        if not hasattr(self, "_learned_start"):
+            raise ValueError(
+                "standard_errors needs a model that was fitted: from_parameters does not say which "
+                "parameters are estimates."
+            )
+        model = self._learner(sequences, False)(self._warm_model(self._n_inputs()))
+        scores = self._run(model.sequence_scores, sequences)[0]
+        if not np.all(np.isfinite(scores)):
+            raise ValueError(f"No standard errors: {model.why_impossible(sequences)}")
+        gauge = not self._held and not self._coordinates_known
+        with self._limit_threads(sequences):
+            return standard_errors(model, sequences, self.n_jobs, gauge=gauge)
+
+    def innovations(self, X, *, inputs=None, groups=None, lengths=None) -> Innovations:
+        """What each step brought that those before did not say, for checking a fit.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_steps, n_features), or a collection of such
+        inputs, groups, lengths : array-like, default=None
+            As in ``predict``.
+
+        Returns
+        -------
+        Innovations
+            Named tuple, each in the form of X: `raw` (n_steps, n_features), x_t - E[x_t |
+            x_1..x_{t-1}], NaN where x is missing; `covariances` (n_steps, n_features, n_features)
+            of x_t given those before, also where it is missing; `standardised` (n_steps,
+            n_features), independent and standard normal if the model is right, each feature given
+            those before it in its row; NaN where x is missing, 0 where it was certain.
+
+        Raises
+        ------
+        ValueError
+            Names the sequence and the step that contradicts the model.
+
+        References
+        ----------
+        J. Durbin and S. J. Koopman (2012), secs. 2.12 and 7.5.
+        """
+        sequences = self._check(X, groups, lengths, inputs)
+        model = self._model_for(sequences)
+        means, covariances, scores = self._run(model.filter, sequences)
+        _refuse_impossible(model, sequences, scores)
+        values = innovations(model, means, covariances, *sequences[:2], *sequences.aligned)
+        return Innovations(*(sequences.like_input(value) for value in values))
 
     def aic(self, X, *, inputs=None, groups=None, lengths=None) -> float:
         """Akaike's information criterion on X (lower is better).

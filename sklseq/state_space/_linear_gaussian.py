@@ -54,7 +54,7 @@ class LinearGaussianModel:
 
     # -- inference
 
-    def _inputs(self, aligned):
+    def inputs_of(self, aligned):
         """(of the state, of the observation)."""
         if self.chain.input_matrix is not None:
             return aligned[0], None
@@ -92,7 +92,7 @@ class LinearGaussianModel:
             longest = int(np.diff(offsets).max())
             self.check_times(longest, f"the longest sequence ({longest} steps)")
             times = step_numbers(offsets)
-        evidence, patterns = self.observation.evidence(X, self._inputs(aligned)[1], times)
+        evidence, patterns = self.observation.evidence(X, self.inputs_of(aligned)[1], times)
         if self.known_states:
             evidence = _with_known_states(evidence, aligned[-1])
         return evidence, patterns
@@ -100,14 +100,14 @@ class LinearGaussianModel:
     def step_scores(self, X, offsets, *aligned):
         """(log p(x_t | x_<t), (n_steps,)), and (n_sequences,)."""
         evidence, _ = self.evidence(X, offsets, *aligned)
-        return self.chain.log_likelihoods(evidence, offsets, self._inputs(aligned)[0])
+        return self.chain.log_likelihoods(evidence, offsets, self.inputs_of(aligned)[0])
 
     def sequence_scores(self, X, offsets, *aligned):
         """(log p(x_1..x_n), (n_sequences,))."""
         if len(offsets) == 2 and len(X) > LONG and not self.time_varying:
             return (self._score_in_blocks(X, *aligned),)
         evidence, _ = self.evidence(X, offsets, *aligned)
-        inputs = self._inputs(aligned)[0]
+        inputs = self.inputs_of(aligned)[0]
         return (self.chain.log_likelihoods(evidence, offsets, inputs, steps=False)[1],)
 
     def _score_in_blocks(self, X, *aligned) -> np.ndarray:
@@ -130,33 +130,33 @@ class LinearGaussianModel:
     def filter(self, X, offsets, *aligned):
         """Filtered means, covariances; log-likelihoods of the sequences."""
         evidence, _ = self.evidence(X, offsets, *aligned)
-        moments, _, sequence = self.chain.filter(evidence, offsets, self._inputs(aligned)[0])
+        moments, _, sequence = self.chain.filter(evidence, offsets, self.inputs_of(aligned)[0])
         return *moments, sequence
 
     def final(self, X, offsets, *aligned) -> tuple[Moments, np.ndarray]:
         """Filtered moments at the last step of each sequence; log-likelihoods."""
         evidence, _ = self.evidence(X, offsets, *aligned)
-        return self.chain.final(evidence, offsets, self._inputs(aligned)[0])
+        return self.chain.final(evidence, offsets, self.inputs_of(aligned)[0])
 
     def smoothed_means(self, X, offsets, *aligned):
         """(E[S_t | X], (n_steps, d)), and log-likelihoods of the sequences."""
         evidence, _ = self.evidence(X, offsets, *aligned)
-        return self.chain.smoothed_means(evidence, offsets, self._inputs(aligned)[0])
+        return self.chain.smoothed_means(evidence, offsets, self.inputs_of(aligned)[0])
 
     def smooth(self, X, offsets, *aligned) -> tuple[Posterior, np.ndarray]:
         """All smoothed moments; log-likelihoods of the sequences."""
         evidence, _ = self.evidence(X, offsets, *aligned)
-        return self.chain.smooth(evidence, offsets, self._inputs(aligned)[0])
+        return self.chain.smooth(evidence, offsets, self.inputs_of(aligned)[0])
 
     def continued(self, end: Moments, *aligned) -> LinearGaussianModel:
         """This model going on after a state with these moments."""
-        return replace(self, chain=self.chain.continued(end, self._inputs(aligned)[0]))
+        return replace(self, chain=self.chain.continued(end, self.inputs_of(aligned)[0]))
 
     # -- learning
 
     def e_step(self, X, offsets, *aligned):
         """Smoothed sums (Shumway and Stoffer 1982), with missing entries integrated out."""
-        state_inputs, observation_inputs = self._inputs(aligned)
+        state_inputs, observation_inputs = self.inputs_of(aligned)
         evidence, patterns = self.evidence(X, offsets, *aligned)
         expected = self.chain.e_step(evidence, offsets, state_inputs)
         pattern_sums = expected.pattern_sums
@@ -317,7 +317,7 @@ class LinearGaussianModel:
 
     def sample(self, n_steps: int, random_state, *aligned):
         """(X, states) of one sequence."""
-        state_inputs, observation_inputs = self._inputs(aligned)
+        state_inputs, observation_inputs = self.inputs_of(aligned)
         states = self.chain.sample(n_steps, random_state, state_inputs)
         return self._observe(states, random_state, observation_inputs), states
 
