@@ -41,7 +41,6 @@ METHODS = {  # name -> keyword arguments beside X
     "standard_errors": {},
     "pseudo_residuals": {},
     "innovations": {},
-    "innovations": {},
     "aic": {},
     "bic": {},
     "sample": None,  # without X
