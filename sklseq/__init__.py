@@ -1,5 +1,15 @@
 """Sequence models for scikit-learn: everything with a hidden state that evolves."""
 
+from importlib.util import find_spec as _find_spec
+
+if _find_spec("sklseq._gaussian_density") is None:
+    raise ImportError(
+        f"The kernels of sklseq are not compiled in {__path__[0]}: this is a clone, whose folder "
+        "stands before an installed sklseq on the path. Run Python from another folder to use the "
+        "installed one, or compile in place (two to four minutes): "
+        "python setup.py build_ext --inplace"
+    )
+
 from sklseq.classification import SequenceClassifier
 from sklseq.hmm import (
     CategoricalHMM,

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
+
+CLONE = Path(__file__).resolve().parents[1]
+if not list((CLONE / "sklseq").glob("_gaussian_density.*.[sp][oy]*")):
+    # `python -m pytest` puts the clone first on the path; where its kernels are not compiled, the
+    # installed package is tested, as by `pytest`
+    sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != CLONE]
 
 import numpy as np
 import pytest
@@ -15,6 +23,8 @@ import sklseq
 def pytest_configure(config):
     # here and not in pyproject.toml, which an installed package is tested without
     config.addinivalue_line("markers", "examples: runs the gallery, a minute or two")
+    # `nohup pytest &`, cron and some containers ignore Ctrl-C, and their children inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 settings.register_profile(

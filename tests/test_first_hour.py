@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import sklseq
 from sklseq import (
     CategoricalHMM,
     GaussianHMM,
@@ -113,3 +120,27 @@ def test_a_collection_warns_of_names_once_at_most(fitted_on):
                 warnings.simplefilter("always")
                 model.predict(X)
             assert len([w for w in caught if "feature names" in str(w.message)]) <= most
+
+
+# --- a clone, and Ctrl-C --------------------------------------------------------------------------
+
+
+def test_a_clone_that_is_not_compiled_says_what_to_do(tmp_path):
+    """Its folder stands first on the path of whoever runs Python there."""
+    shutil.copytree(
+        Path(sklseq.__file__).parent, tmp_path / "sklseq",
+        ignore=shutil.ignore_patterns("*.so", "*.pyd", "*.c", "*.cpp", "*.pyc"),
+    )  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", "import sklseq"], cwd=tmp_path, capture_output=True, text=True,
+        check=False, env={**os.environ, "PYTHONPATH": ""},
+    )  # fmt: skip
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: The kernels of sklseq are not compiled in")
+    assert str(tmp_path) in last and "setup.py build_ext --inplace" in last
+
+
+def test_ctrl_c_reaches_the_tests_wherever_they_run():
+    """conftest.py has put its handler back, which nohup and cron take away."""
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

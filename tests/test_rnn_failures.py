@@ -14,6 +14,7 @@ from sklseq.rnn import CharRNNClassifier, CharRNNLanguageModel
 
 TEXTS = ["abba", "aab", "b", "", "babab", "abbb"] * 10
 LABELS = [0, 1, 0, 1, 0, 1] * 10
+ENOUGH = 20_000  # epochs of a training that is to be interrupted; half a minute if it is not
 
 
 def make(cls, **parameters):
@@ -109,13 +110,13 @@ def interrupt_after(seconds):
 @pytest.mark.parametrize("n_jobs", [1, 2])
 @pytest.mark.parametrize("cls", CLASSES)
 def test_an_interrupted_fit_keeps_the_last_weights_and_warm_start_goes_on(cls, n_jobs):
-    model = make(cls, max_iter=10**6, batch_size=60, n_jobs=n_jobs, warm_start=True)
+    model = make(cls, max_iter=ENOUGH, batch_size=60, n_jobs=n_jobs, warm_start=True)
     interrupt_after(0.5)
     with pytest.warns(ConvergenceWarning, match=r"interrupted after \d+ epochs: the last") as told:
         model.fit(TEXTS, *targets(model, LABELS))
     assert told[0].filename == __file__
     assert not model.converged_
-    assert model.n_iter_ == len(model.loss_curve_) < 10**6
+    assert model.n_iter_ == len(model.loss_curve_) < ENOUGH
     assert np.isfinite(model.score(TEXTS, *targets(model, LABELS)))
     reached = model.loss_
     model.set_params(max_iter=2, learning_rate_init=1e-6).fit(TEXTS, *targets(model, LABELS))
@@ -125,7 +126,7 @@ def test_an_interrupted_fit_keeps_the_last_weights_and_warm_start_goes_on(cls, n
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_an_interrupted_fit_with_early_stopping_keeps_the_best_weights(cls):
-    model = make(cls, max_iter=10**6, early_stopping=True, n_iter_no_change=10**6,
+    model = make(cls, max_iter=ENOUGH, early_stopping=True, n_iter_no_change=ENOUGH,
                  learning_rate="constant", learning_rate_init=0.05)  # fmt: skip
     interrupt_after(0.7)
     with pytest.warns(ConvergenceWarning, match=r"interrupted after \d+ epochs: the best weights"):
