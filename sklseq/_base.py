@@ -25,7 +25,7 @@ from sklseq._documentation import DocumentationLink
 from sklseq._notices import warn
 from sklseq._pickles import VersionedPickle
 from sklseq._sequences import Sequences, check_sequences, limit_threads
-from sklseq._validation import check_sample_weight
+from sklseq._validation import as_array, check_sample_weight
 
 
 class UndefinedError(ValueError, AttributeError):
@@ -143,7 +143,8 @@ class BaseSequenceModel(
         check_is_fitted(self)
         names = getattr(self, "feature_names_in_", None)
         if names is None or hasattr(x, "columns"):
-            sequences = self._check_X(x if np.ndim(x) == 2 else np.asarray(x).reshape(1, -1))
+            x = x if hasattr(x, "columns") else as_array(x, "x")
+            sequences = self._check_X(x if len(x.shape) == 2 else x.reshape(1, -1))
             if sequences.n_steps != 1:
                 raise ValueError(f"x must be one row, got {sequences.n_steps} rows.")
             return sequences

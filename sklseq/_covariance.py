@@ -560,7 +560,7 @@ class Full(CovarianceType):
         return (n_components, n_features, n_features)
 
     def spread(self, covars, n_components, n_features):
-        return np.linalg.inv(np.linalg.cholesky(covars))
+        return np.linalg.inv(_factors(covars))
 
     def log_density(self, X, means, covars, out):
         _log_density_full(X, means, covars, out)
@@ -629,7 +629,7 @@ class Full(CovarianceType):
         return np.sqrt(np.diagonal(covars, axis1=1, axis2=2))
 
     def correlate(self, noise, covars, components, n_components):
-        return np.einsum("nde,ne->nd", np.linalg.cholesky(covars)[components], noise)
+        return np.einsum("nde,ne->nd", _factors(covars)[components], noise)
 
     def add_average(self, weights, covars, out):
         out += np.einsum("nk,kde->nde", weights, covars)
@@ -645,7 +645,7 @@ class Tied(CovarianceType):
         return (n_features, n_features)
 
     def spread(self, covars, n_components, n_features):
-        triangle = np.linalg.inv(np.linalg.cholesky(covars))
+        triangle = np.linalg.inv(_factors(covars))
         return np.repeat(triangle[None], n_components, axis=0)
 
     def log_density(self, X, means, covars, out):
@@ -704,7 +704,7 @@ class Tied(CovarianceType):
         return np.repeat(np.sqrt(np.diag(covars))[None], n_components, axis=0)
 
     def correlate(self, noise, covars, components, n_components):
-        return np.einsum("de,ne->nd", np.linalg.cholesky(covars), noise)
+        return np.einsum("de,ne->nd", _factors(covars), noise)
 
     def add_average(self, weights, covars, out):
         out += weights.sum(axis=1)[:, None, None] * covars
@@ -747,16 +747,27 @@ def _patterns(X):
     ]
 
 
+def _factors(covars) -> np.ndarray:
+    """Lower Cholesky factors."""
+    try:
+        return np.linalg.cholesky(covars)
+    except np.linalg.LinAlgError:
+        raise ValueError(
+            "covars must be positive definite in floating point: columns of X depend on each "
+            "other, or lie far from zero for their spread. Subtract means, or raise reg_covar."
+        ) from None
+
+
 def _log_density_full(X, means, covars, out):
     patterns = _patterns(X)
     if patterns and patterns[0][0].all() and isinstance(patterns[0][1], slice):
-        log_density_full(X, means, np.linalg.inv(np.linalg.cholesky(covars)), out)
+        log_density_full(X, means, np.linalg.inv(_factors(covars)), out)
         return
     out[:] = 0
     for observed, rows in patterns:
         block = np.ascontiguousarray(X[rows][:, observed])
         sub_means = np.ascontiguousarray(means[:, observed])
-        factors = np.linalg.cholesky(covars[:, observed][:, :, observed])
+        factors = _factors(covars[:, observed][:, :, observed])
         part = np.empty((len(block), len(means)))
         log_density_full(block, sub_means, np.linalg.inv(factors), part)
         out[rows] = part

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
@@ -26,7 +26,7 @@ from sklearn.utils.validation import validate_data
 from threadpoolctl import ThreadpoolController
 
 from sklseq._notices import warn
-from sklseq._validation import check_n_jobs
+from sklseq._validation import as_array, check_n_jobs, n_entries
 
 SHARD_STEPS = 16_384  # by default; fixed: results may not depend on the number of workers
 MOST_PIECES = 1024  # that one E-step is sent out in
@@ -161,18 +161,19 @@ def align_rows(sequences: Sequences, values, name: str, *, dtype, n_columns=None
     """
     values = fill_masked(in_order_of(sequences.labels, values, name))
     if sequences.form != "flat":
-        if len(values) != sequences.n_sequences:
+        if n_entries(values, name) != sequences.n_sequences:
             raise ValueError(
                 f"{name} must hold one array for each sequence of X: got {len(values)} for "
                 f"{sequences.n_sequences} sequences."
             )
-        for i, (part, steps) in enumerate(zip(values, np.diff(sequences.offsets))):
-            if len(part) != steps:
+        parts = [as_array(part, f"{name} of sequence {i}") for i, part in _enumerated(values, name)]
+        for i, (part, steps) in enumerate(zip(parts, np.diff(sequences.offsets))):
+            if n_entries(part, f"{name} of sequence {i}") != steps:
                 raise ValueError(
                     f"{name} must have one row for each step: sequence {i} has {steps} steps, "
                     f"its {name} {len(part)} rows."
                 )
-        values = np.concatenate([np.asarray(part) for part in values])
+        values = _joined(parts, name)
     with np.errstate(invalid="ignore"):  # signalling NaNs
         values = check_array(
             values, ensure_2d=False, allow_nd=False, dtype=dtype, order="C", input_name=name,
@@ -442,7 +443,9 @@ def is_collection(X) -> bool:
     if len(X) == 0:
         raise ValueError("X is an empty collection: at least one sequence is required.")
     dims = _n_dims(X[0])
-    if dims == 1 and any(_n_dims(item) != 1 or len(item) != len(X[0]) for item in X):
+    if dims == 1 and any(
+        _n_dims(item) != 1 or n_entries(item, "X") != n_entries(X[0], "X") for item in X
+    ):
         raise ValueError(
             "X is a list of 1-D items of different lengths, which is neither a 2-D array nor a "
             "list of sequences. If each item is a sequence of scalars, make it 2-D with "
@@ -456,7 +459,7 @@ def _from_collection(estimator, X, groups, lengths, reset) -> Sequences:
         raise ValueError(
             "lengths goes with a flat 2-D X; X is a collection, whose items are the sequences."
         )
-    if groups is not None and len(groups) != len(X):
+    if groups is not None and n_entries(groups, "groups") != len(X):
         raise ValueError(
             f"With a collection, groups must have one label for each sequence: got {len(groups)} "
             f"labels for {len(X)} sequences."
@@ -488,7 +491,7 @@ def _from_collection(estimator, X, groups, lengths, reset) -> Sequences:
 
 def _shape(item) -> tuple:
     shape = getattr(item, "shape", None)
-    return np.shape(item) if shape is None else shape
+    return as_array(item, "A sequence of X").shape if shape is None else shape
 
 
 def check_items(items) -> int:
@@ -496,6 +499,8 @@ def check_items(items) -> int:
 
     Their number is returned.
     """
+    if n_entries(items, "X") == 0:
+        raise ValueError("X is an empty collection: at least one sequence is required.")
     first = _shape(items[0])
     columns = list(items[0].columns) if hasattr(items[0], "columns") else None
     for i, item in enumerate(items):
@@ -527,11 +532,31 @@ def concatenate(items):
     if any(sparse.issparse(item) for item in items):
         for i, item in enumerate(items):
             check_sparse(item, f"Sequence {i} of X")
-        return sparse.vstack([sparse.csr_array(item) for item in items], format="csr")
+        try:
+            return sparse.vstack([sparse.csr_array(item) for item in items], format="csr")
+        except (TypeError, ValueError):  # dates, text
+            raise ValueError("Sparse and dense sequences of X must all hold numbers.") from None
     if hasattr(items[0], "columns"):
         # check_array turns a frame's own missing values into NaN
         items = [_numbers(item, i) for i, item in enumerate(items)]
-    return np.concatenate([np.asarray(item) for item in items])
+    return _joined(
+        [as_array(item, f"Sequence {i} of X") for i, item in enumerate(items)], "Sequences of X"
+    )
+
+
+def _enumerated(values, name: str) -> list:
+    try:
+        return list(enumerate(values))
+    except TypeError:
+        raise ValueError(f"{name} must be an array or a list, got {values!r:.200}.") from None
+
+
+def _joined(parts: list[np.ndarray], name: str) -> np.ndarray:
+    try:
+        return np.concatenate(parts)
+    except (TypeError, ValueError):  # numbers and dates, one dimension and two
+        kinds = ", ".join(sorted({f"{part.dtype} ({part.ndim}-D)" for part in parts}))
+        raise ValueError(f"{name} must be of one kind, got {kinds}.") from None
 
 
 def _numbers(frame, i: int) -> np.ndarray:
@@ -546,7 +571,8 @@ def _numbers(frame, i: int) -> np.ndarray:
 
 def _refuse_dates(frame, where: str = "") -> None:
     """Polars would make numbers of them in silence, pandas an error that names nothing."""
-    for name, dtype in zip(getattr(frame, "columns", ()), getattr(frame, "dtypes", ())):
+    names = getattr(frame, "columns", None)
+    for name, dtype in () if names is None else zip(names, frame.dtypes):
         is_temporal = getattr(dtype, "is_temporal", None)
         if getattr(dtype, "kind", "") in ("m", "M") or (is_temporal is not None and is_temporal()):
             raise ValueError(
@@ -583,7 +609,7 @@ def flat_offsets(n_steps: int, groups, lengths) -> np.ndarray:
 
 def length_offsets(lengths, n_steps: int) -> np.ndarray:
     """Offsets of sequences of given lengths, which must be positive and sum to n_steps."""
-    lengths = np.asarray(lengths)
+    lengths = as_array(lengths, "lengths")
     if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or np.any(lengths < 1):
         raise ValueError(f"lengths must be a 1-D array of positive integers, got {lengths!r}.")
     # each is bounded before they are added: a sum of large ones wraps around
@@ -598,7 +624,7 @@ def length_offsets(lengths, n_steps: int) -> np.ndarray:
 
 def group_offsets(groups, n_steps: int) -> np.ndarray:
     """Offsets of the runs of equal labels; a label that comes back later is an error."""
-    groups = np.asarray(groups)
+    groups = as_array(groups, "groups")
     if groups.ndim == 2 and groups.shape[1] == 1:  # a one-column frame
         groups = groups[:, 0]
     if groups.shape != (n_steps,):
@@ -606,6 +632,8 @@ def group_offsets(groups, n_steps: int) -> np.ndarray:
             f"groups must have one label for each row of X: expected shape ({n_steps},), "
             f"got {groups.shape}."
         )
+    if not n_steps:
+        raise ValueError("X has no rows: at least one sequence is required.")
     missing = _missing(groups)
     if missing.any():
         row = int(np.argmax(missing))
@@ -617,6 +645,8 @@ def group_offsets(groups, n_steps: int) -> np.ndarray:
     seen = set()
     for row in [0, *starts.tolist()]:
         label = groups[row]
+        if not isinstance(label, Hashable):
+            raise ValueError(f"groups must hold names or numbers, got {label!r} at row {row}.")
         if label in seen:
             raise ValueError(
                 f"groups must keep the rows of a sequence together: label {label} comes back at "

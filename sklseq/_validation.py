@@ -11,6 +11,27 @@ from sklearn.utils import check_scalar
 PROBABILITY_TOLERANCE = 1e-6  # of the sum of a row: float32 has seven digits
 
 
+def as_array(value, name: str, dtype=None) -> np.ndarray:
+    """``np.asarray``, whose errors name nothing."""
+    try:
+        array = np.asarray(value)
+        if dtype is not None and np.iscomplexobj(array):
+            raise TypeError
+        return array.astype(dtype or array.dtype, copy=False)
+    except (TypeError, ValueError):
+        what = "an array" if dtype is None else "an array of numbers"
+        raise ValueError(f"{name} must be {what}, got {value!r:.200}.") from None
+
+
+def n_entries(value, name: str) -> int:
+    """``len``, likewise."""
+    shape = getattr(value, "shape", None)
+    try:
+        return shape[0] if shape else len(value)
+    except TypeError:
+        raise ValueError(f"{name} must be an array or a list, got {value!r:.200}.") from None
+
+
 def check_em_parameters(estimator) -> None:
     """The constructor parameters that every estimator fitted by EM has."""
     check_count(estimator, "n_components", 1)
@@ -71,6 +92,7 @@ def check_real(estimator, name: str, minimum: float, *, boundaries: str = "left"
     value = getattr(estimator, name)
     if not isinstance(value, Real):
         raise TypeError(f"{name} must be a real number, got {value!r}.")
+    value = float(value)  # isfinite knows no fractions
     check_scalar(value, name, Real, min_val=minimum, include_boundaries=boundaries)
     if not np.isfinite(value):
         raise ValueError(f"{name} must be finite, got {value!r}.")
@@ -132,10 +154,7 @@ def check_sample_weight(value, n_samples: int, unit: str = "sample") -> np.ndarr
     Weights so large or small that sums of them were not exact are multiplied by a power of two:
     only their ratios matter.
     """
-    try:
-        weights = np.asarray(1.0 if value is None else value, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(f"sample_weight must be numbers, got {value!r}.") from None
+    weights = as_array(1.0 if value is None else value, "sample_weight", np.float64)
     if weights.ndim == 0:
         weights = np.full(n_samples, float(weights))
     if weights.shape != (n_samples,):
@@ -187,6 +206,8 @@ def as_fitted(
     With `times` a leading time axis is let through.
     """
     value = getattr(estimator, name) if value is None else value
+    if not all(isinstance(size, Integral) for size in shape):
+        raise _not_fitted_so(estimator, name, f"of shape {shape}", np.shape(value))
     try:
         array = np.asarray(value, dtype=np.float64, order="C")
     except (TypeError, ValueError):
@@ -195,8 +216,11 @@ def as_fitted(
         raise _not_fitted_so(estimator, name, f"of shape {shape}", array.shape)
     with np.errstate(over="ignore", invalid="ignore"):
         finite = np.isfinite(np.add.reduce(array, axis=None)) or np.isfinite(array).all()
+        squares = rule != "finite" or np.isfinite(np.vdot(array, array))
     if not finite:
         raise _not_fitted_so(estimator, name, "finite", array[~np.isfinite(array)][0])
+    if not squares:
+        raise _not_fitted_so(estimator, name, "of entries whose squares are finite", array.max())
     if rule != "finite":
         wrong = RULES_OF_FITTED[rule](array)
         if wrong is not None:
@@ -274,13 +298,13 @@ def check_fixed(estimator, shapes: Mapping[str, tuple]) -> dict[str, np.ndarray]
             f"boolean mask, got {fixed!r}."
         )
     if not isinstance(fixed, Mapping):
-        fixed = dict.fromkeys(fixed, True)
+        fixed = dict.fromkeys(fixed, True) if _hashable(fixed) else {repr(fixed): True}
     masks = {}
     for name, mask in fixed.items():
         if name not in shapes:
             known = ", ".join(repr(choice) for choice in shapes)
             raise ValueError(f"fixed may hold {known}; got {name!r}.")
-        mask = np.asarray(mask)
+        mask = as_array(mask, f"fixed[{name!r}]")
         shape = shapes[name]
         if mask.dtype != bool or (mask.ndim and mask.shape != shape):
             wanted = "True" if shape is None else f"a boolean mask of shape {shape}"
@@ -293,3 +317,11 @@ def check_fixed(estimator, shapes: Mapping[str, tuple]) -> dict[str, np.ndarray]
             )
         masks[name] = np.broadcast_to(mask, () if shape is None else shape)
     return masks
+
+
+def _hashable(items) -> bool:
+    try:
+        set(items)
+    except TypeError:
+        return False
+    return True

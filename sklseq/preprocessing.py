@@ -25,6 +25,7 @@ from sklseq._sequences import (
     length_offsets,
     offsets_of,
 )
+from sklseq._validation import as_array, n_entries
 
 __all__ = ["Stepwise", "concat_sequences", "split_sequences"]
 
@@ -104,8 +105,8 @@ def split_sequences(X, groups=None, *, lengths=None) -> list:
     if (groups is None) == (lengths is None):
         raise ValueError("split_sequences needs one of groups and lengths.")
     if not hasattr(X, "shape"):
-        X = np.asarray(X)
-    n_steps = X.shape[0]
+        X = as_array(X, "X")
+    n_steps = n_entries(X, "X")
     offsets = length_offsets(lengths, n_steps) if groups is None else group_offsets(groups, n_steps)
     rows = getattr(X, "iloc", X)
     return [rows[start:stop] for start, stop in pairwise(offsets)]

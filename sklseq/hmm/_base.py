@@ -29,6 +29,7 @@ from sklseq._sequences import (
     warn_labels,
 )
 from sklseq._validation import (
+    as_array,
     as_fitted,
     check_choice,
     check_concentration,
@@ -1017,7 +1018,7 @@ class BaseHMM(BaseSequenceModel):
         ----------
         Zucchini, MacDonald & Langrock (2016), sec. 6.2.
         """
-        if kind not in ("forecast", "ordinary"):
+        if not isinstance(kind, str) or kind not in ("forecast", "ordinary"):
             raise ValueError(f"kind must be 'forecast' or 'ordinary', got {kind!r}.")
         sequences = self._check_X(X, groups, lengths)
         model = self._model_for(sequences)
@@ -1067,8 +1068,10 @@ class BaseHMM(BaseSequenceModel):
         check_is_fitted(self)
         model = self._model()
         if not isinstance(by, str):
-            order = np.asarray(by)
-            if not np.array_equal(np.sort(order), np.arange(model.n_components)):
+            order = as_array(by, "by")
+            n_states = model.n_components
+            integers = order.dtype.kind in "iu" and order.shape == (n_states,)
+            if not integers or not np.array_equal(np.sort(order), np.arange(n_states)):
                 raise ValueError(
                     f"by must hold each of the states 0 to {model.n_components - 1} once, got "
                     f"{by!r}."

@@ -455,7 +455,9 @@ class CategoricalHMM(BaseHMM):
 
     def _check_codes(self, largest: np.ndarray) -> None:
         """Codes that are names of things, such as hashes, would ask for all the memory."""
-        if self.n_components * np.sum(largest + 1.0) <= MOST_PROBABILITIES:
+        with np.errstate(over="ignore"):
+            n_probabilities = self.n_components * np.sum(largest + 1.0)
+        if n_probabilities <= MOST_PROBABILITIES:
             return
         column = int(np.argmax(largest))
         raise ValueError(

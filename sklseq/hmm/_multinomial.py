@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy.special import betainc, gammaln
 
-from sklseq._sequences import Sequences
+from sklseq._sequences import Sequences, refuse_overflow
 from sklseq._validation import as_fitted, check_count, check_probabilities, check_real
 from sklseq.hmm._base import BaseHMM, warn_fractions
 from sklseq.hmm._categorical import (
@@ -362,6 +362,7 @@ class MultinomialHMM(BaseHMM):
             check_count(self, "n_trials", 0)
 
     def _encode(self, sequences: Sequences, reset: bool) -> Sequences:
+        refuse_overflow(sequences)
         if reset:
             _refuse_one_column(sequences.X.shape[1])
             warn_fractions(sequences.X, type(self).__name__)

@@ -11,6 +11,7 @@ from scipy.special import gammaln, pdtr, pdtrc, xlogy
 from scipy.stats import poisson
 
 from sklseq._covariance import STARVED, column_mean
+from sklseq._sequences import refuse_overflow
 from sklseq._validation import as_fitted, check_broadcast, check_parameter_array, check_real
 from sklseq.hmm._base import BaseHMM, warn_fractions
 from sklseq.hmm._chain import Emission, LogTails, Parameter
@@ -338,6 +339,7 @@ class PoissonHMM(BaseHMM):
         return tags
 
     def _encode(self, sequences, reset):
+        refuse_overflow(sequences)
         if reset:
             warn_fractions(sequences.X, type(self).__name__)
         return sequences

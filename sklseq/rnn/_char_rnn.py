@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklseq._documentation import DocumentationLink
 from sklseq._pickles import VersionedPickle
 from sklseq._sequences import n_workers
-from sklseq._validation import check_entries, check_n_jobs
+from sklseq._validation import check_choice, check_entries, check_n_jobs
 from sklseq.rnn import _recurrence as kernels
 from sklseq.rnn._batches import SequenceBatch, chunks_by_length
 from sklseq.rnn._cells import POOLINGS
@@ -109,7 +109,8 @@ class BaseCharRNN(
     def _check_parameters(self) -> None:
         parameters = self.get_params(deep=False)
         for name, allowed in CHOICES.items():
-            if name in parameters and parameters[name] not in allowed:
+            value = parameters.get(name, allowed[0])
+            if not isinstance(value, str) or value not in allowed:
                 raise ValueError(
                     f"{name} must be one of {', '.join(map(repr, allowed))}; "
                     f"got {parameters[name]!r}."
@@ -121,7 +122,9 @@ class BaseCharRNN(
         for name in FLAGS:
             if not isinstance(parameters[name], bool | np.bool_):
                 raise ValueError(f"{name} must be True or False; got {parameters[name]!r}.")
-        if self.max_iter != "auto":
+        if not isinstance(self.verbose, Integral | np.bool_):
+            raise ValueError(f"verbose must be True or False; got {self.verbose!r}.")
+        if not isinstance(self.max_iter, str) or self.max_iter != "auto":
             check_number("max_iter", self.max_iter, Integral, 1, True)
         if self.reset_after and self.cell != "gru":
             raise ValueError(
@@ -201,6 +204,7 @@ class BaseCharRNN(
         return Vocabulary(chosen, in_lists, True)
 
     def _encode(self, X: object) -> EncodedTexts:
+        check_choice(self, "handle_unknown", CHOICES["handle_unknown"])
         return self._vocabulary.encode(*self._tokens(X), self.handle_unknown)
 
     def __sklearn_is_fitted__(self) -> bool:

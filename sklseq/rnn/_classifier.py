@@ -19,7 +19,8 @@ from sklearn.utils.validation import (
 )
 
 from sklseq._base import unchanged_on_error
-from sklseq._validation import check_sample_weight
+from sklseq._sequences import Sequences, refuse_overflow
+from sklseq._validation import as_array, check_sample_weight
 from sklseq.rnn import _recurrence as kernels
 from sklseq.rnn._char_rnn import BaseCharRNN, check_number, transfer
 from sklseq.rnn._network import Architecture, Network
@@ -438,6 +439,7 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         else:
             integers = has_integer_lists(X)
             X = validate_data(self, X, dtype=np.float64, order="C", reset=reset)
+            refuse_overflow(Sequences(X, np.array([0, len(X)])))
             if reset:
                 warn_of_numbers(X, integers)
         y = column_or_1d(y, warn=True)
@@ -729,7 +731,7 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
             raise ValueError("sample needs a model of texts; this one was fitted on numbers.")
         if "next" not in self._packed().heads:
             raise ValueError("sample needs the next-character head: next_char_weight > 0.")
-        if label is not None and (np.ndim(label) or label not in self.classes_):
+        if label is not None and (as_array(label, "label").ndim or label not in self.classes_):
             raise ValueError(f"label must be one of {self.classes_.tolist()}; got {label!r}.")
         random = check_random_state(random_state)
         texts: list = []

@@ -503,7 +503,8 @@ class CharRNNLanguageModel(TransformerMixin, DensityMixin, BaseCharRNN):
         -------
         float
         """
-        return float(np.exp(-self.score(X)))
+        with np.errstate(over="ignore"):  # inf, as for a text of probability zero
+            return float(np.exp(-self.score(X)))
 
     def bits_per_char(self, X):
         """-score in bits.

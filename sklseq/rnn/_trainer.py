@@ -112,11 +112,12 @@ class Optimiser:
 
     def _sgd_step(self, gradient, rate, scale) -> None:
         s, parameters, velocity = self.settings, self.parameters, self.mean
-        step = (rate * scale) * gradient
-        step[: self.n_weights] += (rate * s.alpha) * parameters[: self.n_weights]
-        velocity *= s.momentum
-        velocity -= step
-        parameters += s.momentum * velocity - step if s.nesterovs_momentum else velocity
+        with np.errstate(over="ignore", invalid="ignore"):  # the loss tells of weights that blow up
+            step = (rate * scale) * gradient
+            step[: self.n_weights] += (rate * s.alpha) * parameters[: self.n_weights]
+            velocity *= s.momentum
+            velocity -= step
+            parameters += s.momentum * velocity - step if s.nesterovs_momentum else velocity
 
     @property
     def result(self) -> np.ndarray:

@@ -47,7 +47,7 @@ def is_text(X: object) -> bool:
         if isinstance(item, str | bytes):
             return True
         if isinstance(item, list | tuple | np.ndarray):
-            if len(item):
+            if getattr(item, "ndim", 1) and len(item):
                 return isinstance(item[0], str)
         elif isinstance(item, Number) and item == item:
             return False

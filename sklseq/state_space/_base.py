@@ -21,6 +21,7 @@ from sklseq._sequences import (
     map_rows,
 )
 from sklseq._validation import (
+    as_array,
     as_fitted,
     check_choice,
     check_em_parameters,
@@ -57,7 +58,9 @@ class BaseStateSpace(BaseSequenceModel):
         check_em_parameters(self)
         check_choice(self, "transition_covariance_type", ("full", "diag", "spherical"))
         check_choice(self, "initial_state", ("learn", "stationary", "diffuse"))
-        if self.acceleration not in ("squarem", None):
+        if not isinstance(self.acceleration, str | None) or self.acceleration not in (
+            "squarem", None,
+        ):  # fmt: skip
             raise ValueError(f"acceleration must be 'squarem' or None, got {self.acceleration!r}.")
         if self.initial_state != "learn":
             for name in ("initial_state_mean", "initial_state_covariance"):
@@ -240,7 +243,7 @@ def check_covariance(value, name: str, n: int | None, *, times: bool = False) ->
 
     With `times` a leading time axis is let through.
     """
-    array = np.asarray(value, dtype=float)
+    array = as_array(value, name, np.float64)
     if array.ndim == 0 or (array.ndim == 1 and n is not None):
         if not np.all(np.isfinite(array)):
             raise ValueError(f"{name} must be finite, got {value!r}.")

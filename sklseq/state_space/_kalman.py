@@ -28,11 +28,13 @@ from sklseq._sequences import (
     warn_labels,
 )
 from sklseq._validation import (
+    as_array,
     as_fitted,
     check_choice,
     check_fixed,
     check_parameter_array,
     check_positive,
+    n_entries,
 )
 from sklseq.state_space._base import (
     BaseStateSpace,
@@ -1060,7 +1062,7 @@ class KalmanSmoother(BaseStateSpace):
         if future is None:
             raise ValueError("This model was fitted with inputs: forecast needs future_inputs=.")
         shape = (n_sequences, n_steps, self.input_matrix_.shape[1])
-        future = np.asarray(future, dtype=float)
+        future = as_array(future, "future_inputs", np.float64)
         return check_parameter_array(
             future[None] if single and future.ndim == 2 else future, "future_inputs", shape
         )
@@ -1097,8 +1099,8 @@ class KalmanSmoother(BaseStateSpace):
         d = self.n_components
         if (mean is None) != (covariance is None):
             raise ValueError("mean and covariance go together: give both, or None for both.")
-        u = None if inputs is None else np.asarray(inputs, dtype=float).reshape(1, -1)
-        row = x if hasattr(x, "columns") or hasattr(x, "iloc") else np.reshape(x, -1)
+        u = None if inputs is None else as_array(inputs, "inputs", np.float64).reshape(1, -1)
+        row = x if hasattr(x, "columns") or hasattr(x, "iloc") else as_array(x, "x").reshape(-1)
         sequences = _with_inputs(self._check_row(row), u, self._n_inputs())
         given = {
             "transition_matrix": transition_matrix,
@@ -1421,9 +1423,10 @@ def _with_inputs(sequences: Sequences, inputs, n_inputs: int | None) -> Sequence
             raise ValueError("This model was fitted with inputs: pass inputs=.")
         return sequences
     if n_inputs is None:
-        if len(inputs) == 0:
+        if n_entries(inputs, "inputs") == 0:
             raise ValueError("inputs is empty: one row for each step of X is required.")
-        shape = np.shape(inputs if sequences.form == "flat" else inputs[0])
+        first = inputs if sequences.form == "flat" else next(iter(inputs))
+        shape = first.shape if hasattr(first, "shape") else as_array(first, "inputs").shape
         n_inputs = shape[1] if len(shape) == 2 else 1
     inputs = align_rows(sequences, inputs, "inputs", dtype=np.float64, n_columns=n_inputs)
     if np.isnan(inputs).any():

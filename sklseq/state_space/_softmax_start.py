@@ -52,8 +52,9 @@ class _Whitened:
 
     def __init__(self, X, totals, p):
         self.p, self.scale = p, 1.0 / np.sqrt(p)
-        self.there = (totals > 0).astype(float)
-        weights = np.where(totals > 0, 1.0 / np.where(totals > 0, totals, 1.0), 0.0)
+        there = totals >= np.finfo(float).tiny  # its reciprocal is a number
+        self.there = there.astype(float)
+        weights = np.where(there, 1.0 / np.where(there, totals, 1.0), 0.0)
         self.rows = sparse.diags_array(weights) @ X if sparse.issparse(X) else X * weights[:, None]
 
     def times(self, M):

@@ -89,11 +89,12 @@ def _factor_analysis(X, d: int) -> tuple[np.ndarray, np.ndarray]:
         Z = X / (scale * root_n)
         _, singular, right = randomized_svd(Z, d, random_state=random_state, n_iter=3)
         loadings = np.sqrt(np.maximum(singular**2 - 1.0, 0.0))[:, None] * right * scale
-        with np.errstate(divide="ignore"):  # constant columns
-            explained = np.log(singular**2).sum()
         rest = np.vdot(Z, Z) - np.vdot(singular, singular)
-        log_likelihood = -len(X) / 2.0 * (explained + rest + np.log(noise).sum())
-        if log_likelihood - before < FACTOR_TOL:
+        with np.errstate(divide="ignore", invalid="ignore"):  # infinite for constant columns
+            explained = np.log(singular**2).sum()
+            log_likelihood = -len(X) / 2.0 * (explained + rest + np.log(noise).sum())
+            gain = log_likelihood - before
+        if gain < FACTOR_TOL:
             break
         before = log_likelihood
         noise = np.maximum(variances - (loadings**2).sum(axis=0), LEAST_FACTOR_NOISE)

@@ -473,6 +473,8 @@ class TopicMixture(
         ConvergenceWarning
             If a standard error passes 1 nat.
         """
+        if not isinstance(return_std, bool | np.bool_):
+            raise TypeError(f"return_std must be True or False, got {return_std!r}.")
         log_prob, std_error = self._score_documents(self._documents(X))
         if np.any(std_error > DOUBTFUL_DOCUMENT):
             worst = int(std_error.argmax())
