@@ -174,7 +174,10 @@ class BaseHMM(BaseSequenceModel):
         Warns
         -----
         ConvergenceWarning
-            ``max_iter`` was reached, or a state has no data.
+            ``max_iter`` was reached, a state has no data, states start alike and cannot be parted,
+            a covariance stands on its floor, or X has fewer values than there are free parameters.
+        UserWarning
+            `y` looks like labels of the steps, which `states` is for.
 
         References
         ----------

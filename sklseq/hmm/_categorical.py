@@ -226,9 +226,10 @@ class CategoricalHMM(BaseHMM):
         and at most 1.  1 remembers all chunks alike; less forgets the first ones, which were seen
         with poor parameters.
     n_init : int, default=5
-        Number of starting values, all random; each gets ten iterations, the best by its objective
-        is finished, which favours starts that rise quickly: compare numbers of states after more
-        starts, such as 20.  One where every ``*_init`` is given.
+        Number of starting values, all random.  The better half goes on after 10, 20, 40 ...
+        iterations; the last one is finished, and so is the first: more starts are never worse.
+        Compare numbers of states after more of them, such as 20.  One where every ``*_init`` is
+        given.
     n_jobs : int, default=None
         Threads over shards of whole sequences; None is one.  The result does not depend on it.
         Inside ``joblib.parallel_config`` the shards go to that backend.

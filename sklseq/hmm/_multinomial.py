@@ -193,9 +193,10 @@ class MultinomialHMM(BaseHMM):
         with poor parameters.
     n_init : int, default=5
         Number of starting values: k-means first (equal parts of each sequence, where the zeros of
-        `transmat_init` make a left-right model), then random rows.  Each gets ten iterations, the
-        best by its objective is finished, which favours starts that rise quickly: compare numbers
-        of states after more starts, such as 20.  One where every ``*_init`` is given.
+        `transmat_init` make a left-right model), then random rows.  The better half goes on after
+        10, 20, 40 ... iterations; the last one is finished, and so is the first: more starts are
+        never worse.  Compare numbers of states after more of them, such as 20.  One where every
+        ``*_init`` is given.
     n_jobs : int, default=None
         Threads over shards of whole sequences; None is one.  The result does not depend on it.
         Inside ``joblib.parallel_config`` the shards go to that backend.

@@ -126,8 +126,8 @@ class KalmanSmoother(BaseStateSpace):
         and at most 1.  1 remembers all chunks alike; less forgets the first ones, which were seen
         with poor parameters.
     n_init : int, default=1
-        Number of starting values: data-driven first, then perturbed at random; each gets ten
-        iterations, the best is finished.
+        Number of starting values: data-driven first, then perturbed at random.  The better half
+        goes on after 10, 20, 40 ... iterations; the last one and the first are finished.
     n_jobs : int, default=None
         Threads over shards of whole sequences; None is one.  The result does not depend on it.
         Inside ``joblib.parallel_config`` the shards go to that backend.

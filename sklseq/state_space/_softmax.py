@@ -118,8 +118,8 @@ class SoftmaxStateSpace(BaseStateSpace):
     tol : float, default=1e-6
         Stop when the objective gains less than this per step, in nats.
     n_init : int, default=1
-        Number of starting values: spectral first, then random; each gets ten iterations, the best
-        is finished.
+        Number of starting values: spectral first, then random.  The better half goes on after 10,
+        20, 40 ... iterations; the last one and the first are finished.
     n_jobs : int, default=None
         Threads over shards of whole sequences; None is one.  The result does not depend on it.
         Inside ``joblib.parallel_config`` the shards go to that backend.
