@@ -110,14 +110,14 @@ def test_ctrl_c_with_processes_at_work(press_in_e_step, monkeypatch, rng):
     """The signal comes to the waiting parent."""
     monkeypatch.setattr(door, "SHARD_STEPS", 300)
     monkeypatch.setattr("sklseq.hmm._chain.SOURCE_SHARD_STEPS", 300)
-    record = em._Run._record
+    record = em._Run.record
 
     def pressing(run, *reached):
         record(run, *reached)
         if run.n_iter == 2:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(em._Run, "_record", pressing)
+    monkeypatch.setattr(em._Run, "record", pressing)
     model = GaussianHMM(3, random_state=0, n_init=1, tol=0.0)
     warning = pytest.warns(ConvergenceWarning, match="interrupted after 2 iterations")
     with joblib.parallel_config("loky", n_jobs=2), warning:

@@ -369,3 +369,31 @@ def test_tolerance_is_what_is_left_to_gain(silent):
         near = KalmanSmoother(**params, tol=tol).fit(x, inputs=u)
         assert near.converged_
         assert near.log_likelihood_ >= far.log_likelihood_ - tol
+
+
+def test_moving_average_in_the_observation_matrix(silent):
+    """x_t = e_t + theta e_{t-1} seen without noise, theta free in B = [1, theta]."""
+    rng = np.random.default_rng(6)
+    n = 150
+    e = rng.normal(size=n + 1)
+    x = e[1:] + 0.5 * e[:-1]
+
+    def loss(parameters):
+        theta, log_q = parameters
+        if abs(theta) >= 1:
+            return np.inf
+        covariance = (1 + theta**2) * np.eye(n) + theta * (np.eye(n, k=1) + np.eye(n, k=-1))
+        return -multivariate_normal.logpdf(x, None, np.exp(log_q) * covariance)
+
+    wanted = best(loss, [0.1, 0.0])
+    fitted = KalmanSmoother(
+        2, transition_matrix_init=[[0, 0], [1, 0]], transition_covariance_init=np.diag([1.0, 0.0]),
+        observation_matrix_init=[[1.0, 0.0]], observation_covariance_init=0.0,
+        observation_offset_init=[0.0], initial_state="stationary",
+        fixed={"transition_matrix": True, "transition_covariance": HALF_HELD,
+               "observation_matrix": np.array([[True, False]]),
+               "observation_covariance": True, "observation_offset": True},
+    ).fit(x[:, None])  # fmt: skip
+    assert fitted.converged_
+    assert fitted.log_likelihood_ * n == pytest.approx(-wanted.fun, abs=1e-4)
+    assert fitted.observation_matrix_[0, 1] == pytest.approx(wanted.x[0], abs=2e-3)

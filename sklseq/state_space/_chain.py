@@ -39,6 +39,7 @@ from sklseq.state_space._estimate import (
     free_directions,
     free_without_noise,
     moved_sums,
+    noiseless_rows,
     tell_blind,
 )
 from sklseq.state_space._stationary import maximise_stationary, stationary_covariance
@@ -339,13 +340,17 @@ class LinearGaussianChain:
             residual, regressors = residual[inside], regressors[inside]
         return regressors.T @ regressors, residual.T @ regressors, residual.T @ residual
 
-    def m_step(self, statistics: ChainStatistics, penalty=None) -> LinearGaussianChain:
+    def m_step(
+        self, statistics: ChainStatistics, penalty=None, start_weight: float = 0.0
+    ) -> LinearGaussianChain:
         """Ghahramani and Hinton (1996), eqs. 17-23, for entries not held.
 
         `penalty` (d, d): what is maximised has -tr(penalty Gamma) / 2 besides; Gamma is then either
-        learned or held as a whole.
+        learned or held as a whole.  `start_weight`: it has ``start_log_prior`` besides.
         """
-        start_shift, start = self._estimate_start(statistics)
+        metric = self._start_metric() if start_weight else None
+        start_shift, start = self._estimate_start(statistics, start_weight, metric)
+        P0 = self._estimate_start_covariance(start, statistics.n_sequences, start_weight, metric)
         chain = self
         if statistics.n_transitions:
             shift, second = self._estimate_transition(statistics)
@@ -353,20 +358,53 @@ class LinearGaussianChain:
             if self.start_ratio is not None:
                 second = second + start * statistics.n_sequences / self.start_ratio
                 count = count + statistics.n_sequences
+            if metric is not None and "transition_covariance" not in self.held:
+                if not np.all(self.held.get("initial_state_mean", False)):
+                    mean = self.initial_mean + start_shift
+                    second = second + start_weight * mean[:, None] * mean
+                if self._learns_start_covariance:
+                    second = second + start_weight * P0
+                    pull = start_weight * np.linalg.inv(P0)
+                    penalty = pull if penalty is None else penalty + pull
             shrink = None if penalty is None else penalty / count
             chain = self._moved(shift, second / count, shrink)
         if self.stationary:
             return self._stationary_m_step(statistics, chain, penalty)
         if self.start_ratio is not None:
-            covariance = self.start_ratio * chain.transition_covariance
-        else:
-            covariance = estimate_covariance(
-                self.initial_covariance, start, "full",
-                self.held.get("initial_state_covariance", False),
-            )  # fmt: skip
-        return replace(
-            chain, initial_mean=self.initial_mean + start_shift, initial_covariance=covariance
-        )
+            P0 = self.start_ratio * chain.transition_covariance
+        return replace(chain, initial_mean=self.initial_mean + start_shift, initial_covariance=P0)
+
+    @property
+    def _learns_start_covariance(self) -> bool:
+        held = np.any(self.held.get("initial_state_covariance", False))
+        return not (held or self.stationary or self.start_ratio is not None)
+
+    def _start_metric(self) -> np.ndarray | None:
+        """V of ``start_log_prior``: Gamma, or the identity where Gamma is held; None where it is
+        singular and where nothing of the start is learned."""
+        if self.stationary:
+            return None
+        if "transition_covariance" in self.held:
+            return np.eye(self.n_components)
+        Gamma = self.transition_covariance
+        return None if noiseless_rows(Gamma).any() else Gamma
+
+    def start_log_prior(self, weight: float) -> float:
+        """-weight/2 (mu0' V^-1 mu0 + tr(V P0^-1) + tr(V^-1 P0)), of what is learned.
+
+        A few sequences would have their first states where words are certain (mu0 and P0 without
+        end) or all alike (P0 = 0).
+        """
+        V = self._start_metric()
+        if V is None:
+            return 0.0
+        total = 0.0
+        if not np.all(self.held.get("initial_state_mean", False)):
+            total += self.initial_mean @ np.linalg.solve(V, self.initial_mean)
+        if self._learns_start_covariance:
+            P0 = self.initial_covariance
+            total += np.trace(np.linalg.solve(P0, V)) + np.trace(np.linalg.solve(V, P0))
+        return -0.5 * weight * float(total)
 
     def without_noise(self) -> dict[str, np.ndarray]:
         """Parameter -> mask of its free coefficients of which the M-step learns nothing."""
@@ -413,15 +451,34 @@ class LinearGaussianChain:
         )
         return replace(self, initial_mean=mean, initial_covariance=covariance)
 
-    def _estimate_start(self, statistics: ChainStatistics):
+    def _estimate_start(self, statistics: ChainStatistics, weight: float = 0.0, metric=None):
         """Movement of mu0, and the new mean of (S_1 - mu0)(S_1 - mu0)'."""
-        if statistics.n_sequences < NO_SEQUENCE:  # a stream that went on and on
+        n = statistics.n_sequences
+        if n < NO_SEQUENCE:  # a stream that went on and on
             return np.zeros_like(self.initial_mean), self.initial_covariance
-        first = statistics.first / statistics.n_sequences
-        shift = np.where(self.held.get("initial_state_mean", False), 0.0, first)
+        first = statistics.first / n
+        held = np.broadcast_to(self.held.get("initial_state_mean", False), first.shape)
+        shift = np.where(held, 0.0, first)
+        if metric is not None and not held.all():
+            # (n P0^-1 + weight V^-1) shift = P0^-1 first - weight V^-1 mu0
+            pull = weight * np.linalg.inv(metric)
+            precision = np.linalg.pinv(self.initial_covariance, hermitian=True)
+            right = precision @ statistics.first - pull @ self.initial_mean
+            free = np.flatnonzero(~held)
+            shift[free] = np.linalg.solve((n * precision + pull)[np.ix_(free, free)], right[free])
         crossed = first[:, None] * shift
-        second = statistics.first_second / statistics.n_sequences + shift[:, None] * shift
+        second = statistics.first_second / n + shift[:, None] * shift
         return shift, second - crossed - crossed.T
+
+    def _estimate_start_covariance(self, second, n: float, weight: float, metric) -> np.ndarray:
+        held = self.held.get("initial_state_covariance", False)
+        if metric is None or not self._learns_start_covariance or n < NO_SEQUENCE:
+            return estimate_covariance(self.initial_covariance, second, "full", held)
+        share = weight / n
+        return estimate_covariance(
+            self.initial_covariance, second + share * metric, "full", held,
+            share * np.linalg.inv(metric),
+        )  # fmt: skip
 
     def _held_coefficients(self, shape) -> np.ndarray:
         """The mask of (A, B_u)."""

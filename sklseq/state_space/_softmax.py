@@ -79,8 +79,9 @@ class SoftmaxStateSpace(BaseStateSpace):
     n_components : int, default=1
         Number of state dimensions.
     alpha : float, default=1.0
-        L2 penalty :math:`\alpha/2` on the entries of :math:`B` and of :math:`b` minus the smoothed
-        log-unigram, in coordinates where :math:`\Gamma = I`.
+        L2 penalty :math:`\alpha/2` on the entries of :math:`B`, of :math:`b` minus the smoothed
+        log-unigram and of a learned :math:`\mu_0`, in coordinates where :math:`\Gamma = I`; a
+        learned :math:`P_0` has the penalty :math:`\alpha/2\, \mathrm{tr}(P_0 + P_0^{-1})`.
     fit_intercept : bool, default=True
         Learn :math:`b`; False is the plain :math:`\mathrm{Softmax}(B S_t)`.
     n_particles : int, default=500

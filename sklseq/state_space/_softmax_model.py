@@ -73,7 +73,7 @@ class SoftmaxModel:
         B (V, d) and b (V,).
     alpha : float
         L2 penalty on B and on b - `prior_offset`, in coordinates where Gamma = I (in those given,
-        where Gamma is held).
+        where Gamma is held), and weight of ``LinearGaussianChain.start_log_prior``.
     prior_offset : ndarray of shape (V,)
         The smoothed log-unigram.
     held : mapping of name -> boolean mask
@@ -202,7 +202,7 @@ class SoftmaxModel:
         size = np.sum((B @ self._metric()) * B)
         if not np.all(self.held.get("observation_offset", False)):
             size += np.square(b - self.prior_offset).sum()
-        return -0.5 * self.alpha * float(size)
+        return -0.5 * self.alpha * float(size) + self.chain.start_log_prior(self.alpha)
 
     def m_step(self, statistics: tuple[ChainStatistics, WordStatistics]) -> SoftmaxModel:
         """(B, b) first, then the chain given B, since Gamma carries the penalty on it."""
@@ -214,7 +214,7 @@ class SoftmaxModel:
         _, means, covariances = word_statistics.beliefs.joined()
         model = replace(
             self,
-            chain=self.chain.m_step(chain_statistics, penalty),
+            chain=self.chain.m_step(chain_statistics, penalty, self.alpha),
             words=words,
             start=(means, covariances),
         )
