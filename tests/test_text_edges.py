@@ -123,3 +123,33 @@ def test_many_topics_are_scored_without_a_warning(n_topics):
     # one word: the mean of its probabilities under a symmetric prior
     np.testing.assert_allclose(log_prob, np.log(topic_word[:, :3].mean(axis=0)), rtol=1e-11)
     assert (std_error == 0).all()
+
+
+# ---------------------------------------------------------------- weight decay by default
+
+
+def test_automatic_weight_decay_is_a_number_that_falls_with_the_samples():
+    for n_samples, alpha in ((10, 0.15), (4500, 0.15), (9000, 0.075)):
+        np.testing.assert_allclose(CharRNNClassifier()._alpha(n_samples), alpha)
+        np.testing.assert_allclose(
+            CharRNNClassifier(solver="adam")._alpha(n_samples), 0.01 * alpha
+        )
+    automatic = small(CharRNNClassifier).fit(TEXTS, LABELS)
+    by_hand = small(CharRNNClassifier, alpha=0.15).fit(TEXTS, LABELS)
+    np.testing.assert_array_equal(automatic.predict_proba(TEXTS), by_hand.predict_proba(TEXTS))
+    with pytest.raises(ValueError, match=r"alpha must be a number .* got 'auto'"):
+        small(CharRNNLanguageModel, alpha="auto").fit(TEXTS)
+    with pytest.raises(ValueError, match=r"alpha must be a number .* got 'some'"):
+        small(CharRNNClassifier, alpha="some").fit(TEXTS, LABELS)
+
+
+def test_labels_that_cannot_be_known_are_not_believed():
+    """Over-confidence: the log-loss on new texts stays near the entropy of the labels."""
+    random = np.random.RandomState(0)
+    X = ["".join(random.choice(list("abcdefgh"), random.randint(4, 9))) for _ in range(2500)]
+    p = np.array([0.85 if text[-1] in "aceg" else 0.15 for text in X])
+    y = (random.random_sample(2500) < p).astype(int)
+    model = CharRNNClassifier(random_state=0).fit(X[:2000], y[:2000])
+    found = model.predict_proba(X[2000:])[np.arange(500), y[2000:]]
+    best = np.where(y == 1, p, 1 - p)[2000:]
+    assert -np.log(found).mean() < -np.log(best).mean() + 0.03

@@ -48,7 +48,7 @@ print(json.dumps(found))
 @pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(), reason="peaks are read from Linux's /proc"
 )
-@pytest.mark.parametrize("n_symbols, hidden, n_steps", [(8_000, 16, 60), (30, 256, 100)])
+@pytest.mark.parametrize("n_symbols, hidden, n_steps", [(4_000, 16, 30), (30, 256, 40)])
 def test_a_language_model_scores_in_less_memory_than_it_is_fitted_in(
     tmp_path, n_symbols, hidden, n_steps
 ):

@@ -102,6 +102,7 @@ class BaseCharRNN(
     """What CharRNNClassifier and CharRNNLanguageModel share."""
 
     _head: str  # the head of output_weights_
+    _automatic = ("max_iter",)  # parameters that may be "auto"
     _hidden_share: float  # a whole input symbol is hidden with this share of `dropout`
 
     # ---------------------------------------------------------------- parameters
@@ -116,7 +117,7 @@ class BaseCharRNN(
                     f"got {parameters[name]!r}."
                 )
         for name, bounds in NUMBERS.items():
-            if name in parameters:
+            if name in parameters and not self._is_automatic(name):
                 check_number(name, parameters[name], *bounds)
         check_n_jobs(self.n_jobs)
         for name in FLAGS:
@@ -124,7 +125,7 @@ class BaseCharRNN(
                 raise ValueError(f"{name} must be True or False; got {parameters[name]!r}.")
         if not isinstance(self.verbose, Integral | np.bool_):
             raise ValueError(f"verbose must be True or False; got {self.verbose!r}.")
-        if not isinstance(self.max_iter, str) or self.max_iter != "auto":
+        if not self._is_automatic("max_iter"):
             check_number("max_iter", self.max_iter, Integral, 1, True)
         if self.reset_after and self.cell != "gru":
             raise ValueError(
@@ -153,10 +154,17 @@ class BaseCharRNN(
                     f"{self.max_symbols!r}."
                 )
 
-    def _settings(self, learning_rate: str | None = None) -> Settings:
+    def _is_automatic(self, name: str) -> bool:
+        value = getattr(self, name)
+        return name in self._automatic and isinstance(value, str) and value == "auto"
+
+    def _alpha(self, n_samples: int) -> float:
+        return self.alpha
+
+    def _settings(self, n_samples: int, learning_rate: str | None = None) -> Settings:
         return Settings(
             solver=self.solver,
-            alpha=self.alpha,
+            alpha=self._alpha(n_samples),
             learning_rate=learning_rate or self.learning_rate,
             learning_rate_init=self.learning_rate_init,
             beta_1=self.beta_1,
@@ -231,7 +239,8 @@ class BaseCharRNN(
         random: np.random.RandomState,
     ) -> None:
         """All of fit's minimising; sets the network and what is told of the run."""
-        optimiser = Optimiser(self._settings(), initial, architecture.n_weights)
+        settings = self._settings(len(objective.starts))
+        optimiser = Optimiser(settings, initial, architecture.n_weights)
         n_epochs = self.max_iter
         if n_epochs == "auto":
             n_epochs = max(AUTO_EPOCHS, -(-AUTO_UPDATES // objective.n_minibatches()))
@@ -254,7 +263,8 @@ class BaseCharRNN(
         self, architecture: Architecture, initial: np.ndarray, objective: SequenceObjective
     ) -> None:
         """partial_fit: one pass at a constant rate, the optimiser kept between calls."""
-        settings, kept = self._settings("constant"), getattr(self, "_optimiser", None)
+        settings = self._settings(len(objective.starts), "constant")
+        kept = getattr(self, "_optimiser", None)
         if kept is None or kept.settings.solver != settings.solver:
             optimiser = Optimiser(settings, initial, architecture.n_weights)
             random = check_random_state(self.random_state)

@@ -53,7 +53,7 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         Units H of each layer.
     n_layers : int, default=1
         Layers, each reading the states of the one below.
-    dropout : float in [0, 0.99], default=0.3
+    dropout : float in [0, 0.99], default=0.5
         Share of the hidden states that is zeroed in training, between layers and before the
         output. Besides, a whole input symbol is hidden (read as the unknown symbol) with
         probability 0.4 times that; it is this that trains the row of unknown symbols.
@@ -84,15 +84,17 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
     solver : {"adamw", "adam", "sgd"}, default="adamw"
         Adam with decoupled weight decay, Adam with an L2 penalty, or gradient descent with
         momentum.
-    alpha : float, default=0.1
+    alpha : float or "auto", default="auto"
         Weight decay of all weights but the biases: with ``"adamw"`` each update shrinks them by
         ``learning rate * alpha``, with the other solvers ``alpha * weight`` is added to the
         gradient (there, values a hundred times smaller are usual).
-    batch_size : int, default=64
+        "auto": 0.15 up to 4,500 samples of a call, and as much less as there are more (0.075 for
+        9,000); a hundredth of it with the other solvers.
+    batch_size : int, default=32
         Texts of a minibatch.
     learning_rate : {"cosine", "constant"}, default="cosine"
         Half a cosine from ``learning_rate_init`` to zero over all epochs, or constant.
-    learning_rate_init : float, default=5e-3
+    learning_rate_init : float, default=0.01
         Initial step size.
     max_iter : int or "auto", default="auto"
         Epochs. "auto": 20, or as many as make 300 updates of the weights (small data).
@@ -127,7 +129,8 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
     verbose : bool, default=False
         Print epoch, loss, validation score and characters per second.
     n_jobs : int, default=None
-        Threads, for shards of 32 sequences of a minibatch. Results do not depend on it.
+        Threads, for shards of 32 sequences of a minibatch: in training of use with a larger
+        `batch_size` only. Results do not depend on it.
     random_state : int, RandomState or None, default=None
         Of the initial weights, the minibatches and the dropout.
 
@@ -211,6 +214,7 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
     """
 
     _head = "label"
+    _automatic = ("max_iter", "alpha")
     _hidden_share = 0.4
 
     def __init__(
@@ -219,7 +223,7 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         hidden_size=128,
         *,
         n_layers=1,
-        dropout=0.3,
+        dropout=0.5,
         pooling="all",
         reset_after=False,
         next_char_weight=1.0,
@@ -231,10 +235,10 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         class_weight=None,
         init=None,
         solver="adamw",
-        alpha=0.1,
-        batch_size=64,
+        alpha="auto",
+        batch_size=32,
         learning_rate="cosine",
-        learning_rate_init=5e-3,
+        learning_rate_init=0.01,
         max_iter="auto",
         shuffle=True,
         average_decay=0.999,
@@ -416,6 +420,12 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         self._train_more(architecture, initial, objective)
         self.classes_ = known
         self._vocabulary = vocabulary
+
+    def _alpha(self, n_samples: int) -> float:
+        if not self._is_automatic("alpha"):
+            return self.alpha
+        share = 1.0 if self.solver == "adamw" else 0.01
+        return share * AUTO_ALPHA * min(1.0, AUTO_SAMPLES / max(n_samples, 1))
 
     def _check_training(self, X, y, sample_weight, reset):
         """X as a list of texts or a float64 table, y as a vector, a weight for each sample."""
@@ -773,6 +783,7 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
         return self.classes_[np.minimum(chosen, len(self.classes_) - 1)]
 
 
+AUTO_ALPHA, AUTO_SAMPLES = 0.15, 4500  # weight decay, and from where more samples need less
 FAR, WIDE, NARROW = 20.0, 300.0, 1e-3  # numbers that a fresh network does not tell apart
 SAMPLE_ROUND = 64  # texts drawn at once
 MOST_REPETITIONS = 10  # times the number of samples: beyond, integer weights stay weights

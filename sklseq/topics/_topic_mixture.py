@@ -75,11 +75,11 @@ class TopicMixture(
     ----------
     n_components : int, default=10
         Number of topics K.
-    doc_topic_prior : float in (0, 1], array-like of shape (n_components,), "learned" or None
-        Concentration :math:`\alpha_k` of each document's topic proportions; None, the default,
-        means 1 / K.  One number for each topic lets some be common and others rare [4]_;
-        "learned" starts from 1 / K and, after ten passes (or chunks), takes what makes the lower
-        bound largest after each.
+    doc_topic_prior : float in (0, 1], array-like (n_components,) or "learned", default=None
+        Concentration :math:`\alpha_k` of each document's topic proportions; None means 1 / K.
+        One number for each topic lets some be common and others rare [4]_; "learned" starts from
+        1 / K and, after ten passes (or chunks), takes what makes the lower bound largest after
+        each.
     topic_word_prior : float in (0, 1], default=None
         Concentration of each topic's word probabilities; None means 1 / K.  Words never seen in
         training keep a probability because of it.
