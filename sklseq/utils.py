@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
+
+from sklearn.base import BaseEstimator
 from sklearn.utils import estimator_checks
 
-__all__ = ["check_estimator", "expected_failed_checks"]
+__all__ = ["check_estimator", "expected_failed_checks", "trusted_types"]
 
 _SMOOTHES = (
     "a smoothed state depends on the neighbouring rows, so rows cannot be permuted or taken by "
@@ -66,3 +70,25 @@ def check_estimator(estimator, **kwargs):
     """
     kwargs.setdefault("expected_failed_checks", expected_failed_checks(estimator))
     return estimator_checks.check_estimator(estimator, **kwargs)
+
+
+def trusted_types() -> list[str]:
+    """The names of the package's classes that a file of an estimator holds.
+
+    For ``skops.io.load(file, trusted=trusted_types())``, which builds no class that it was not told
+    to trust.  What an estimator keeps beside these are arrays, numbers, strings and containers.
+
+    Returns
+    -------
+    list of str
+        Sorted; the estimators by the modules that define them.
+
+    Examples
+    --------
+    >>> from sklseq.utils import trusted_types
+    >>> "sklseq.preprocessing.Stepwise" in trusted_types()
+    True
+    """
+    public = vars(sys.modules[__package__]).values()
+    estimators = {one for one in public if inspect.isclass(one) and issubclass(one, BaseEstimator)}
+    return sorted(f"{one.__module__}.{one.__qualname__}" for one in estimators)
