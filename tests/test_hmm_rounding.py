@@ -103,3 +103,17 @@ def test_what_rounding_may_do_is_nothing_for_well_conditioned_models(rng):
     for covariance_type in ("full", "tied", "diag", "spherical"):
         model = GaussianHMM(2, covariance_type=covariance_type, max_iter=3, tol=1.0).fit(X)
         assert model._model().rounding < 1e-12
+
+
+@pytest.mark.parametrize("size", [1e25, 1e100, 1e200])
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_counts_that_no_one_counted(size, rng):
+    """Their rates have no digits that would do; what is left is no warning of arithmetic."""
+    X = rng.poisson(5, (30, 1)).astype(float)
+    X[3] = size
+    model = PoissonHMM(2, random_state=0, max_iter=5)
+    fit_without_a_fall(model, X)
+    assert np.isfinite(model.score(X))
+    counts = rng.poisson(5, (30, 3)).astype(float)
+    counts[3, 1] = size
+    fit_without_a_fall(MultinomialHMM(2, random_state=0, max_iter=5), counts)

@@ -28,7 +28,7 @@ def stirling_error(counts) -> np.ndarray:
     series, power = np.zeros_like(large), 1.0 / large
     for coefficient in STIRLING:
         series += coefficient * power
-        power = power / large**2
+        power = power / large / large
     return np.where(counts < SERIES_FROM, direct, series)
 
 
