@@ -1140,7 +1140,7 @@ def test_information_criteria(nile):
         ({"observation_covariance_type": "tied"}, "observation_covariance_type must be one of"),
         ({"initial_state": "flat"}, "initial_state must be one of"),
         ({"acceleration": "newton"}, "acceleration must be 'squarem' or None, got 'newton'"),
-        ({"inputs_to": "both"}, "inputs_to must be one of"),
+        ({"inputs_to": "neither"}, "inputs_to must be one of"),
         ({"transition_matrix_init": [[1.0, 0.0]]}, "transition_matrix_init must have shape"),
         ({"transition_covariance_init": -1.0}, "positive semi-definite"),
         ({"initial_state": "diffuse", "initial_state_mean_init": [0.0]}, "must be None"),

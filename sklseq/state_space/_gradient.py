@@ -97,7 +97,7 @@ def equations(model: LinearGaussianModel, statistics) -> list[Equation]:
     ])  # fmt: skip
     reading = stacked([
         ("observation_matrix", observation.matrix), ("observation_offset", observation.offset),
-        ("input_matrix", observation.input_matrix),
+        ("observation_input_matrix", observation.input_matrix),
     ])  # fmt: skip
     reading[2][seen.counts == 0] = True  # a feature never seen says nothing
     result = [

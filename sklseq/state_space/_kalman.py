@@ -85,9 +85,10 @@ class KalmanSmoother(BaseStateSpace):
         proportion to :math:`\Gamma`.  "stationary": the stationary
         distribution, which moves with :math:`A` and
         :math:`\Gamma`.  "diffuse": mean 0 and 1e10 times the state's variance.
-    inputs_to : {"state", "observation"}, default="state"
+    inputs_to : {"state", "observation", "both"}, default="state"
         Where ``inputs`` enter: :math:`S_t = A S_{t-1} + B_u u_t` (:math:`u_1` is not used), or
-        :math:`X_t = B S_t + d + D u_t`.
+        :math:`X_t = B S_t + d + D u_t`, or both: the input matrix then has the rows of :math:`B_u`
+        and below them those of :math:`D`.  A mask in `fixed` keeps an input out of either.
     transition_matrix_init : array-like of shape (n_components, n_components), default=None
         Starting value of :math:`A`.  Every default comes from the data.
     transition_covariance_init : array-like, default=None
@@ -103,7 +104,8 @@ class KalmanSmoother(BaseStateSpace):
     initial_state_covariance_init : array-like, default=None
         Starting value of :math:`P_0`: a matrix, variances, or one variance.
     input_matrix_init : array-like of shape (n_components or n_features, n_inputs), default=None
-        Starting value of :math:`B_u` or :math:`D`; default zero.
+        Starting value of :math:`B_u` or :math:`D` (both: of n_components + n_features rows);
+        default zero.
     fixed : str, tuple of str or dict of str -> bool mask, default=()
         Parameters held at their ``*_init``, by the names above without ``_init``; a mask holds
         single entries.
@@ -155,7 +157,7 @@ class KalmanSmoother(BaseStateSpace):
     initial_state_covariance_ : ndarray of shape (n_components, n_components)
         :math:`P_0`.
     input_matrix_ : ndarray of shape (n_components or n_features, n_inputs) or None
-        :math:`B_u` or :math:`D`; None after a fit without inputs.
+        :math:`B_u` or :math:`D`, or one above the other; None after a fit without inputs.
     n_iter_ : int
         Number of iterations of the best start.
     converged_ : bool
@@ -376,14 +378,22 @@ class KalmanSmoother(BaseStateSpace):
     def _check_parameters(self) -> None:
         self._check_chain_parameters()
         check_choice(self, "observation_covariance_type", ("diag", "full", "spherical"))
-        check_choice(self, "inputs_to", ("state", "observation"))
+        check_choice(self, "inputs_to", ("state", "observation", "both"))
 
     def _encode(self, sequences: Sequences, reset: bool) -> Sequences:
         refuse_overflow(sequences)
         return sequences
 
     def _input_rows(self) -> int:
-        return self.n_components if self.inputs_to == "state" else self.n_features_in_
+        rows = {"state": self.n_components, "observation": self.n_features_in_}
+        return rows.get(self.inputs_to, sum(rows.values()))
+
+    def _split_inputs(self, matrix) -> tuple:
+        """The rows of the state and those of the observation; None where there are none."""
+        if matrix is None:
+            return None, None
+        n = {"state": len(matrix), "observation": 0}.get(self.inputs_to, self.n_components)
+        return matrix[:n] if n else None, matrix[n:] if n < len(matrix) else None
 
     def _shapes(self, n_inputs: int) -> dict[str, tuple | None]:
         d, p = self.n_components, self.n_features_in_
@@ -411,18 +421,18 @@ class KalmanSmoother(BaseStateSpace):
     # ---- value <-> fitted attributes
 
     def _model(self) -> LinearGaussianModel:
-        p, to_state = self.n_features_in_, self.inputs_to == "state"
-        inputs = self.input_matrix_
+        p, inputs = self.n_features_in_, self.input_matrix_
         if inputs is not None:
             inputs = as_fitted(self, "input_matrix_", (self._input_rows(), self._n_inputs()))
+        to_state, to_observation = self._split_inputs(inputs)
         return LinearGaussianModel(
-            replace(self._chain(times=True), input_matrix=inputs if to_state else None),
+            replace(self._chain(times=True), input_matrix=to_state),
             make_observation(
                 as_fitted(self, "observation_matrix_", (p, self.n_components), times=True),
                 self._fitted_noise(),
                 as_fitted(self, "observation_offset_", (p,)),
                 self.observation_covariance_type,
-                None if to_state else inputs,
+                to_observation,
             ),
         )
 
@@ -453,9 +463,9 @@ class KalmanSmoother(BaseStateSpace):
         self.observation_matrix_ = observation.matrix
         self.observation_covariance_ = observation.covariance
         self.observation_offset_ = observation.offset
-        self.input_matrix_ = (
-            model.chain.input_matrix if self.inputs_to == "state" else observation.input_matrix
-        )
+        inputs = model.chain.input_matrix, observation.input_matrix
+        inputs = [matrix for matrix in inputs if matrix is not None]
+        self.input_matrix_ = np.concatenate(inputs) if inputs else None
 
     # ---- learning
 
@@ -689,9 +699,7 @@ class KalmanSmoother(BaseStateSpace):
             n_starts = int(np.sum(~np.isnan(states[sequences.offsets[:-1]]).any(axis=1)))
             floor = Floor(column_scale(states), self.reg_covar)
         chain_held = self._chain_held(held, n_starts)
-        if "input_matrix" in held:
-            target = chain_held if self.inputs_to == "state" else learning["held"]
-            target["input_matrix"] = held["input_matrix"]
+        self._hold_inputs(held, chain_held, learning["held"])
 
         def learner(start: LinearGaussianModel) -> LinearGaussianModel:
             chain = replace(start.chain, held=chain_held, floor=floor)
@@ -704,6 +712,12 @@ class KalmanSmoother(BaseStateSpace):
             )
 
         return learner
+
+    def _hold_inputs(self, held, *parts: dict) -> None:
+        """The mask of the input matrix, to those whose rows it has."""
+        for part, mask in zip(parts, self._split_inputs(held.get("input_matrix"))):
+            if mask is not None:
+                part["input_matrix"] = mask
 
     def _warm_model(self, n_inputs: int) -> LinearGaussianModel:
         n_states = len(self.initial_state_mean_)
@@ -753,15 +767,14 @@ class KalmanSmoother(BaseStateSpace):
         inputs = start.get("input_matrix")
         if n_inputs and inputs is None:
             inputs = np.zeros((self._input_rows(), n_inputs))
-        to_state = self.inputs_to == "state"
+        to_state, to_observation = self._split_inputs(inputs)
         chain = self._start_chain(
             start["transition_matrix"], start["transition_covariance"],
-            start["observation_matrix"], X, inputs if to_state else None,
+            start["observation_matrix"], X, to_state,
         )  # fmt: skip
         observation = make_observation(
             start["observation_matrix"], start["observation_covariance"],
-            start["observation_offset"], self.observation_covariance_type,
-            None if to_state else inputs,
+            start["observation_offset"], self.observation_covariance_type, to_observation,
         )  # fmt: skip
         return LinearGaussianModel(chain, observation)
 
@@ -788,9 +801,7 @@ class KalmanSmoother(BaseStateSpace):
             chain_held["initial_state_mean"] = np.array(True)
         if not getattr(self, "_learned_start", True):
             chain_held["initial_state_covariance"] = np.array(True)
-        if "input_matrix" in held:
-            target = chain_held if self.inputs_to == "state" else observation_held
-            target["input_matrix"] = held["input_matrix"]
+        self._hold_inputs(held, chain_held, observation_held)
         stationary = self.initial_state == "stationary"
         chain = replace(model.chain, held=chain_held, stationary=stationary)
         observation = replace(model.observation, held=observation_held)
@@ -1487,6 +1498,6 @@ def _ahead(model: LinearGaussianModel, mean, covariance, n_steps: int, length: i
         mean, covariance = chain.predict(mean, covariance, u if to_state else None, length + i)
         observation = model.observation.at(length + i)
         B = observation.matrix
-        means[i] = observation.expect(mean, None if to_state else u)
+        means[i] = observation.expect(mean, None if observation.input_matrix is None else u)
         covariances[i] = B @ covariance @ B.T + observation.covariance
     return means, (covariances + np.swapaxes(covariances, 1, 2)) / 2

@@ -56,11 +56,8 @@ class LinearGaussianModel:
 
     def inputs_of(self, aligned):
         """(of the state, of the observation)."""
-        if self.chain.input_matrix is not None:
-            return aligned[0], None
-        if self.observation.input_matrix is not None:
-            return None, aligned[0]
-        return None, None
+        parts = self.chain, self.observation
+        return tuple(None if part.input_matrix is None else aligned[0] for part in parts)
 
     @property
     def time_varying(self) -> bool:
@@ -249,6 +246,10 @@ class LinearGaussianModel:
 
     def held_entries(self, name: str):
         """Mask of the entries of a parameter that learning leaves alone."""
+        if name == "input_matrix":
+            return self.chain.held.get(name, False)
+        if name == "observation_input_matrix":
+            return self.observation.held.get("input_matrix", False)
         return {**self.chain.held, **self.observation.held}.get(name, False)
 
     def _is_fixed_covariance(self, name, value) -> bool:
@@ -273,9 +274,10 @@ class LinearGaussianModel:
             values["initial_state_mean"] = chain.initial_mean
             if chain.start_ratio is None:
                 values["initial_state_covariance"] = chain.initial_covariance
-        for part in (chain, observation):
-            if part.input_matrix is not None:
-                values["input_matrix"] = part.input_matrix
+        if chain.input_matrix is not None:
+            values["input_matrix"] = chain.input_matrix
+        if observation.input_matrix is not None:
+            values["observation_input_matrix"] = observation.input_matrix
         return values
 
     def with_parameters(self, values, *, clip: bool = True) -> LinearGaussianModel | None:
@@ -309,7 +311,7 @@ class LinearGaussianModel:
             matrix=values["observation_matrix"],
             offset=values["observation_offset"],
             covariance=covariance,
-            input_matrix=None if observation.input_matrix is None else values["input_matrix"],
+            input_matrix=values.get("observation_input_matrix"),
         )
         return replace(self, chain=chain, observation=observation)
 

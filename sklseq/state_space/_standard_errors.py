@@ -246,7 +246,9 @@ def _by_name(likelihood, directions, steps, factor, edge) -> StandardErrors:
             moved[i] = change / (2 * step)
         along = np.tensordot(factor, moved, axes=(0, 0))
         errors["initial_state_covariance"] = np.sqrt(np.square(along).sum(axis=0))
-    return StandardErrors(**errors)
+    inputs = errors.pop("input_matrix", None), errors.pop("observation_input_matrix", None)
+    inputs = [part for part in inputs if part is not None]
+    return StandardErrors(**errors, input_matrix=np.concatenate(inputs) if inputs else None)
 
 
 def _shape(value) -> tuple:
