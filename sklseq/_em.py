@@ -209,7 +209,8 @@ class _Run:
         A model may know more of its own densities.
         """
         total = self.objective * self.workers.sequences.n_steps
-        relative = ROUNDING + (np.finfo(float).eps * total) ** 2
+        with np.errstate(over="ignore"):  # of counts beyond all sense: nothing is a fall
+            relative = ROUNDING + (np.finfo(float).eps * total) ** 2
         return relative * max(1.0, abs(self.objective)) + getattr(model, "rounding", 0.0)
 
     def _leap(self, start) -> float:

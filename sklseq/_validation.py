@@ -206,21 +206,19 @@ def as_fitted(
     With `times` a leading time axis is let through.
     """
     value = getattr(estimator, name) if value is None else value
-    if not all(isinstance(size, Integral) for size in shape):
-        raise _not_fitted_so(estimator, name, f"of shape {shape}", np.shape(value))
     try:
         array = np.asarray(value, dtype=np.float64, order="C")
-    except (TypeError, ValueError):
+        fits = array.shape == shape or (times and array.shape[1:] == shape)
+    except (TypeError, ValueError):  # no numbers, or a parameter that is no size
         raise _not_fitted_so(estimator, name, f"an array of shape {shape}", value) from None
-    if array.shape != shape and not (times and array.shape[1:] == shape):
+    if not fits:
         raise _not_fitted_so(estimator, name, f"of shape {shape}", array.shape)
-    with np.errstate(over="ignore", invalid="ignore"):
-        finite = np.isfinite(np.add.reduce(array, axis=None)) or np.isfinite(array).all()
-        squares = rule != "finite" or np.isfinite(np.vdot(array, array))
-    if not finite:
-        raise _not_fitted_so(estimator, name, "finite", array[~np.isfinite(array)][0])
-    if not squares:
-        raise _not_fitted_so(estimator, name, "of entries whose squares are finite", array.max())
+    if not np.vdot(array, array) < np.inf:
+        if not np.isfinite(array).all():
+            raise _not_fitted_so(estimator, name, "finite", array[~np.isfinite(array)][0])
+        if rule == "finite":  # others are not squared
+            largest = np.abs(array).max()
+            raise _not_fitted_so(estimator, name, "of entries with finite squares", largest)
     if rule != "finite":
         wrong = RULES_OF_FITTED[rule](array)
         if wrong is not None:
@@ -246,23 +244,24 @@ def _below(least: float, closed: bool):
 
 
 def _wrong_probability(array):
-    negative = _below(0.0, True)(array)
-    if negative is not None:
-        return negative
-    off = np.abs(np.add.reduce(array, axis=-1) - 1.0)
-    worst = off.argmax()
-    if off.reshape(-1)[worst] <= PROBABILITY_TOLERANCE:
+    smallest = np.minimum.reduce(array, axis=None, initial=np.inf)
+    if smallest < 0:
+        return smallest
+    totals = np.add.reduce(array, axis=-1)
+    off = np.abs(totals - 1.0)
+    if np.maximum.reduce(off, axis=None, initial=0.0) <= PROBABILITY_TOLERANCE:
         return None
-    return f"the sum {np.add.reduce(array, axis=-1).reshape(-1)[worst]}"
+    return f"the sum {np.ravel(totals)[np.argmax(off)]}"
 
 
 def _wrong_covariance(array):
     """Whether eigenvalues are positive is found where the matrix is factored."""
-    variances = np.diagonal(array, axis1=-2, axis2=-1)
-    if variances.min() < 0:
+    variances = array.diagonal(axis1=-2, axis2=-1)
+    if np.minimum.reduce(variances, axis=None, initial=np.inf) < 0:
         return f"the variance {variances.min()}"
-    difference = np.abs(array - np.swapaxes(array, -1, -2)).max()
-    return f"a difference of {difference}" if difference > ASYMMETRY * variances.max() else None
+    difference = np.maximum.reduce(np.abs(array - array.swapaxes(-1, -2)), axis=None, initial=0.0)
+    largest = np.maximum.reduce(variances, axis=None, initial=0.0)
+    return f"a difference of {difference}" if difference > ASYMMETRY * largest else None
 
 
 ASYMMETRY = 1e-6  # of the largest variance

@@ -135,6 +135,8 @@ class SequenceClassifier(
             For an `estimator` that is no model of sequences.
         ValueError
             For invalid input, and what the estimator itself refuses.
+        KeyboardInterrupt
+            After Ctrl-C, which ends the fits of all classes; the classifier is as it was.
         """
         _check_estimator(self.estimator)
         with unchanged_on_error(self):

@@ -878,7 +878,7 @@ class BaseHMM(BaseSequenceModel):
                     f"start_state must be an integer from 0 to {self.n_components - 1}, got "
                     f"{start_state!r}."
                 )
-            return replace(self._model(), startprob=np.eye(self.n_components)[start_state])
+            return replace(self._model(), startprob=np.eye(self.n_components)[int(start_state)])
         if after is None:
             return self._model()
         sequences = self._check_X(after)

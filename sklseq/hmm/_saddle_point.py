@@ -36,7 +36,7 @@ def deviance(counts, means) -> np.ndarray:
     """x log(x / m) + m - x, for x, m >= 0; m where x is 0, infinite where only m is 0."""
     counts, means = np.broadcast_arrays(counts, means)
     apart, total = counts - means, counts + means
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         share = np.where(total > 0, apart / total, 0.0)
         far = np.where(counts > 0, counts * np.log(counts / means), 0.0) - apart
     square, power = share**2, 2 * counts * share

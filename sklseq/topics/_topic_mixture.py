@@ -536,7 +536,8 @@ class TopicMixture(
         float
             Unlike LatentDirichletAllocation's, it does not grow with the topics' own term.
         """
-        return float(np.exp(-self.score(X)))
+        with np.errstate(over="ignore"):  # inf, as for a word of probability zero
+            return float(np.exp(-self.score(X)))
 
     @property
     def components_(self) -> np.ndarray:

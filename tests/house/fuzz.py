@@ -418,7 +418,7 @@ class Case:
         if name in ("groups", "lengths", "y", "states", "inputs", "sample_weight", "future_inputs"):
             return beside(rng, np.arange(n) % 2 if name in ("y", "states") else np.arange(n))
         if name == "other":
-            return pick(rng, [estimator, odd(rng, name)])
+            return pick(rng, [pickle.loads(fitted(self.entry)), odd(rng, name)])
         return odd(rng, name) if rng.random() < 0.3 or name not in GOOD else pick(rng, GOOD[name])
 
     def data(self):
