@@ -34,7 +34,7 @@ SCORE_BLOCK = 16_288
 COUNTED_BLOCK = 4_096  # steps whose known states are spread over an array for the cache
 
 FORGOTTEN = 1e-100  # predicted probabilities below may be of states that rounding has lost
-STATIONARY_GAIN = 1e-11  # nats per move that end an M-step without a closed form; EM's tol is 1e-6
+STATIONARY_GAIN = 1e-13  # nats a move, at which an M-step without a closed form is at its end
 
 SOURCE_SHARD_STEPS = 65_536  # of a shard whose evidence the kernels work out block by block
 
