@@ -472,6 +472,7 @@ def _from_collection(estimator, X, groups, lengths, reset) -> Sequences:
                 "A 3-D X must have at least one sequence, one step and one feature: "
                 f"got shape {shape}."
             )
+        _look_at_axes(estimator, shape, reset)
         flat = X.reshape(-1, shape[2])
         offsets = np.arange(shape[0] + 1, dtype=np.intp) * shape[1]
     else:
@@ -487,6 +488,25 @@ def _from_collection(estimator, X, groups, lengths, reset) -> Sequences:
         with _located(estimator, flat, offsets), np.errstate(invalid="ignore"):
             flat = validate_data(estimator, flat, reset=reset, **rules)
     return Sequences(_canonical(flat), offsets, form)
+
+
+def _look_at_axes(estimator, shape: tuple, reset: bool) -> None:
+    """aeon and sktime have the channels of a case before its time, we have the steps before."""
+    advice = (
+        "The axes are (sequence, step, feature); arrays of aeon and sktime are (case, channel, "
+        "time): np.swapaxes(X, 1, 2) turns them."
+    )
+    n_features = getattr(estimator, "n_features_in_", None)
+    if not reset and shape[2] != n_features == shape[1]:
+        raise ValueError(
+            f"X has {shape[2]} features, but {type(estimator).__name__} is expecting "
+            f"{n_features} features as input. {advice}"
+        )
+    if reset and shape[2] > 2 * shape[1] and not get_tags(estimator).input_tags.positive_only:
+        warn(
+            f"X has sequences of {shape[1]} steps with {shape[2]} features each. {advice}",
+            stacklevel=6,
+        )
 
 
 def _shape(item) -> tuple:

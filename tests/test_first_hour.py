@@ -144,3 +144,20 @@ def test_a_clone_that_is_not_compiled_says_what_to_do(tmp_path):
 def test_ctrl_c_reaches_the_tests_wherever_they_run():
     """conftest.py has put its handler back, which nohup and cron take away."""
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+# --- arrays with the axes of others ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [GaussianHMM, KalmanSmoother])
+def test_channels_before_time_are_told(make):
+    cases = RNG.normal(size=(4, 2, 30))  # (case, channel, time)
+    with pytest.warns(UserWarning, match=r"2 steps with 30 features.*np\.swapaxes"):
+        make(1, **QUICK).fit(cases)
+    model = make(1, **QUICK).fit(np.swapaxes(cases, 1, 2))
+    with pytest.raises(ValueError, match=r"expecting 2 features as input.*np\.swapaxes"):
+        model.predict(cases)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.filterwarnings("ignore", ".*(converge|floor|parameters).*")
+        make(1, **QUICK).fit(RNG.normal(size=(9, 5, 10)))
