@@ -228,6 +228,32 @@ def test_a_gap_in_an_unstable_state(growth, gap, both):
     assert_allclose(step.sum(), exact.log_likelihood, rtol=1e-10)
 
 
+def test_a_gap_in_one_of_two_sensors():
+    """The mode that is not seen grows while the other goes on."""
+    for coupled in (0.0, 0.3):
+        model = {
+            "A": np.array([[2.0, coupled], [coupled / 3, 0.5]]), "Q": np.eye(2), "B": np.eye(2),
+            "R": np.eye(2), "offset": np.zeros(2), "mean": np.zeros(2), "covariance": np.eye(2),
+        }  # fmt: skip
+        X = np.cos(np.arange(280)).reshape(-1, 2)
+        X[20:120, 0] = np.nan
+        exact = reference.mpmath_smoother(model, X, 300)
+        chain, evidence, offsets = parts(model, X)
+        posterior, log_likelihood = chain.smooth(evidence, offsets)
+        assert_allclose(log_likelihood[0], exact.log_likelihood, rtol=1e-10)
+        close(posterior.means, exact.means)
+        close(posterior.covariances, exact.covariances)
+
+
+def test_a_state_beyond_floating_point_is_said_to_be():
+    model = smoother([[2]], [[1]], [[1]], 1.0, [0], [[1]])
+    X = np.cos(np.arange(1240.0))[:, None]
+    X[20:1200] = np.nan
+    assert np.isnan(model.score_samples(X)[1200])
+    with pytest.raises(ValueError, match="step 1200 of sequence 0 the state leaves the range"):
+        model.smooth(X)
+
+
 def test_a_second_perfect_sensor_adds_nothing():
     X = np.cumsum(np.random.default_rng(0).normal(size=(12, 1)), axis=0)
     one = smoother([[1]], [[1]], [[1]], 0.0, [0], [[1]])

@@ -199,6 +199,11 @@ class LinearGaussianModel:
             return "the log-likelihood is not finite."
         sequence = int(np.searchsorted(sequences.offsets, bad[0], side="right")) - 1
         step = int(bad[0] - sequences.offsets[sequence])
+        if np.isnan(steps[bad[0]]):
+            return (
+                f"at step {step} of sequence {sequence} the state leaves the range of floating "
+                "point, as an unstable transition_matrix makes it in a long gap."
+            )
         return (
             f"step {step} of sequence {sequence} contradicts what the model knows with certainty: "
             "an observation without noise differs from its prediction without variance."

@@ -181,7 +181,8 @@ inline void add_disturbances(const Pass& p, const double* A, const double* previ
 // A sequence whose covariances are its own.  The filtered means wait in the array of the smoothed
 // ones; of a plain sequence whose covariances and lag-one covariances are wanted, what the backward
 // pass needs waits in theirs.  Else it works in segments small enough for the cache: their forward
-// pass is done again from a checkpoint, so that the memory grows with the square root of the length.
+// pass is done again from a checkpoint, so that the memory grows with the square root of the
+// length.
 template <class Engine>
 class Alone {
     static constexpr bool by_root = Engine::square_root;
@@ -202,7 +203,7 @@ public:
         if (p.smooths()) prepare(n_segments);
         engine.start(p.P0);
         std::memcpy(m.data(), p.m0, sizeof(double) * d);
-        gap_end = 0;
+        gap_end = looked_to = 0;
         double total = 0.0;
         for (Index t = 0; t < n; ++t) {
             if (n_segments > 1 && t % length == 0) hold(t / length);
@@ -237,7 +238,9 @@ private:
     bool in_place;
     // of each step: plain G and J; roots R, the link to the step after, and back' a
     std::vector<double> G, J, roots, links, constants, checkpoints;
-    Index gap_end = 0;  // up to there the mean of an unstable state is kept by the engine
+    // gap_end: up to there the mean of an unstable state is kept by the engine; looked_to: up to
+    // there it is known whether that is needed
+    Index gap_end = 0, looked_to = 0;
 
     Index kept() const {  // doubles a step
         if constexpr (by_root) return dd + engine.link_size() + d;
@@ -258,7 +261,7 @@ private:
             G.resize(steps * dd);
             J.resize(steps * dd);
         }
-        if (n_segments > 1) checkpoints.resize(n_segments * (engine.slot() + d + 1));
+        if (n_segments > 1) checkpoints.resize(n_segments * (engine.slot() + d + 2));
     }
     // of the step from t to t + 1
     double* gain_of(Index t) {
@@ -271,16 +274,18 @@ private:
     double* link_of(Index t) { return links.data() + t % length * engine.link_size(); }
     double* constant_of(Index t) { return constants.data() + t % length * d; }
     void hold(Index segment) {
-        double* slot = checkpoints.data() + segment * (engine.slot() + d + 1);
+        double* slot = checkpoints.data() + segment * (engine.slot() + d + 2);
         std::memcpy(slot, m.data(), sizeof(double) * d);
         slot[d] = static_cast<double>(gap_end);
-        engine.hold(slot + d + 1);
+        slot[d + 1] = static_cast<double>(looked_to);
+        engine.hold(slot + d + 2);
     }
     void resume(Index segment) {
-        const double* slot = checkpoints.data() + segment * (engine.slot() + d + 1);
+        const double* slot = checkpoints.data() + segment * (engine.slot() + d + 2);
         std::memcpy(m.data(), slot, sizeof(double) * d);
         gap_end = static_cast<Index>(slot[d]);
-        engine.resume(slot + d + 1);
+        looked_to = static_cast<Index>(slot[d + 1]);
+        engine.resume(slot + d + 2);
     }
 
     // Update with the step's observations; with `link`, complete the link from the step before.
@@ -315,7 +320,7 @@ private:
             std::memcpy(difference.data(), engine.mu.data(), sizeof(double) * d);
             engine.settle(m.data());
         } else {
-            if (observed && t > 0 && p.pattern) gap_end = end_of_growth(t);
+            if (t > 0 && p.pattern && t >= looked_to) gap_end = end_of_growth(t);
             if (t >= gap_end) return;
             engine.shift(m.data(), difference.data());
             for (int j = 0; j < d; ++j) difference[j] = -difference[j];
@@ -326,13 +331,15 @@ private:
         for (int l = 0; l < d; ++l) add_times(d, difference[l], E + l * engine.width, constant);
     }
 
-    // The end of the gap that begins after step t, if the mean grows in it beyond its digits; else 0.
+    // The end of the gap, of some observation at least, that begins after step t, if the mean would
+    // grow in it beyond its digits; else 0.
     Index end_of_growth(Index t) {
         Index end = t + 1;
         double size = 0.0, largest = 0.0;
         std::vector<double> mean(m), next(d);
         for (int j = 0; j < d; ++j) size = std::max(size, std::fabs(mean[j]));
         for (; end < n && unobserved(end); ++end) advance(end, mean, next);
+        looked_to = end;
         if (end == t + 1 || end == n) return 0;
         advance(end, mean, next);
         for (int j = 0; j < d; ++j) largest = std::max(largest, std::fabs(mean[j]));
@@ -342,15 +349,18 @@ private:
 
     bool unobserved(Index t) const {
         const double* S = p.S_of(p.pattern_at(first + t));
-        for (Index e = 0; e < static_cast<Index>(p.k) * d; ++e)
-            if (S[e] != 0.0) return false;
-        return true;
+        for (int i = 0; i < p.k; ++i) {
+            bool seen = false;
+            for (int j = 0; j < d; ++j) seen = seen || S[i * d + j] != 0.0;
+            if (!seen) return true;
+        }
+        return false;
     }
 
     // The mean at step t from that of the step before.
     void advance(Index t, std::vector<double>& mean, std::vector<double>& next) const {
-        add_matrix_vector(d, d, p.A_at(t), mean.data(), p.drift ? p.drift + (first + t) * d : nullptr,
-                          next.data());
+        add_matrix_vector(d, d, p.A_at(t), mean.data(),
+                          p.drift ? p.drift + (first + t) * d : nullptr, next.data());
         mean.swap(next);
     }
 
@@ -497,7 +507,7 @@ private:
     Index dd, longest = 0, n_path = 0;
     bool steady = false;
     Engine engine;
-    // the path, one entry a step: backward plain G and J; roots the link to the step after, and back
+    // the path, one entry a step: backward plain G and J; roots the link to the step after, back
     std::vector<double> g, f, log_f, G, J, links, backs, ends, filtered;
     std::vector<double> whitened;  // innovations (n, k) of the sequence at work, for roots
     // the steady step: m_next = C m_p + D y, m_f = M m_p + K y, e = W y - V m_p, whitened

@@ -11,9 +11,10 @@
 // which its innovation must vanish.
 
 // The plain engine smooths by Rauch, Tung and Striebel's step, whose gain divides by the predicted
-// covariance.  An error made at step s comes back to step t multiplied by a coefficient of regression
-// of s_t on s_s: no more than 1 / (smallest pivot of the correlations of s_s), and sd(s_t) / sd(s_s).
-// A sequence in which either grows large, measured by `worst_pivot`, is done again by roots.
+// covariance.  An error made at step s comes back to step t multiplied by a coefficient of
+// regression of s_t on s_s: no more than 1 / (smallest pivot of the correlations of s_s), and
+// sd(s_t) / sd(s_s).  A sequence in which either grows large, measured by `worst_pivot`, is done
+// again by roots.
 
 struct PlainEngine {
     static constexpr bool square_root = false;
@@ -112,7 +113,8 @@ struct PlainEngine {
         for (int j = 0; j < d; ++j) {
             const double variance = P[j * d + j], noise = Q[j * d + j];
             if (!(variance <= top[j])) top[j] = variance;
-            if (top[j] > 0.0) least = std::min(least, variance / top[j]);
+            if (top[j] > 0.0)
+                least = std::min(least, variance / top[j] / LEAST_SHARE * WORST_PIVOT);
             if (disturbances && noise > 0.0)
                 least = std::min(least, noise / variance / LEAST_NOISE * WORST_PIVOT);
         }
@@ -135,8 +137,8 @@ struct PlainEngine {
 //
 // With b ~ N(0, I) the state is s_t = m_t + R_t' b_t.  An orthogonal T turns what the next step is
 // made of, (b_t, e) with w = Q_root' e, into (b, c) where s_{t+1} = A m_t + R' b and c says nothing
-// about it, nor about anything later; another turns (noise, b) into (a, b_{t+1}) where a is what the
-// observations tell.  Put together,
+// about it, nor about anything later; another turns (noise, b) into (a, b_{t+1}) where a is what
+// the observations tell.  Put together,
 //     (b_t, e) = back' a + E' b_{t+1} + Y' c,   c ~ N(0, I) independent of all observations,
 // so that backward, with b_t of mean beta and covariance T'T given everything,
 //     beta_t = back' a + E' beta_{t+1},   T_t'T_t = E' T_{t+1}'T_{t+1} E + Y'Y.
@@ -359,8 +361,8 @@ struct RootEngine {
         turn_columns(back_here, k, d, turn_here.data());
     }
 
-    // Takes a mean at rest into mu: m := 0 as far as the root reaches.  The coordinates b move by the
-    // returned vector (d,).
+    // Takes the mean into mu: m := 0 as far as the root reaches.  The coordinates b move by `moved`
+    // (d,).
     void shift(double* m, double* moved) {
         for (int j = 0; j < d; ++j) {
             moved[j] = 0.0;
@@ -420,8 +422,8 @@ private:
     }
 
     // Gains of perfect observations of what is known: no news, but where an error of rounding would
-    // grow without bound, they bring the mean back to what is observed.  They take the shortest way,
-    // in units of the scale, that leaves the perfect observations before them as they are.
+    // grow without bound, they bring the mean back to what is observed.  They take the shortest
+    // way, in units of the scale, that leaves the perfect observations before them as they are.
     void correct_known(int n, const double* S, const double* noise, const double* f, double* g) {
         std::vector<double> free(d * d, 0.0), h(d);
         for (int j = 0; j < d; ++j) free[j * d + j] = scale[j] * scale[j];
@@ -481,8 +483,8 @@ private:
         multiply(gemm, true, false, d, d, rows, 1.0, w, w, 0.0, out + d * d);
     }
 
-    // R := its triangular form in an order of columns, with positive pivots, and turn (d, d) so that
-    // it is turn times R as it was.  wanted < 0 chooses the order, largest share left first, and
+    // R := its triangular form in an order of columns, with positive pivots, and turn (d, d) so
+    // that it is turn times R as it was.  wanted < 0 chooses the order, largest share left first, and
     // returns the rank; else order and rank are given.
     int canonical(double* R_any, double* turn, int* order, int wanted) {
         const int columns = 2 * d;

@@ -424,7 +424,7 @@ private:
             least = smaller(least, left / diagonal);
             // how far the variance has fallen, and how small the noise is in it
             top[i] = larger(top[i], diagonal);
-            least = smaller(least, diagonal / top[i]);
+            least = smaller(least, diagonal / top[i] * (WORST_PIVOT / LEAST_SHARE));
             if (p.disturbances() && Q[tri(i, i)] > 0.0)
                 least = smaller(least, Q[tri(i, i)] / LEAST_NOISE * WORST_PIVOT / diagonal);
             for (int l = 0; l < LANES; ++l)  // a NaN must not pass a comparison

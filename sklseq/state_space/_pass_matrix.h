@@ -255,8 +255,8 @@ inline void semidefinite_root(int d, const double* P, double* R, double* work) {
     }
 }
 
-// 2^e with x 2^e near 1, for a reflection whose squares neither vanish nor overflow (LAPACK's dlarfg
-// scales likewise); a power of two changes no digit.
+// 2^e with x 2^e near 1, for a reflection whose squares neither vanish nor overflow (LAPACK's
+// dlarfg scales likewise); a power of two changes no digit.
 inline double unit_scale(double x) {
     int exponent = 0;
     std::frexp(x, &exponent);
@@ -291,8 +291,8 @@ inline void reflect(int rows, int width, int r, int c, double norm, double* M, d
 // sorting its rows by decreasing magnitude there (without the sort a vague prior costs twelve
 // digits); the carried columns are transformed alike.  The first `tested` columns are tested for
 // rank: a column that is not above its entry of floors (tested,) takes no pivot row, so its rows
-// stay for the columns after it.  pivot_row (tested,): row of the pivot, or -1.  Returns the rank of
-// the tested columns; rows from there on are triangular in the other columns.
+// stay for the columns after it.  pivot_row (tested,): row of the pivot, or -1.  Returns the rank
+// of the tested columns; rows from there on are triangular in the other columns.
 // work: 2 rows + cols + carried + rows * (cols + carried)
 inline int triangularise(int rows, int cols, int carried, double* M, int tested,
                          const double* floors, int* pivot_row, double* work) {
@@ -322,8 +322,21 @@ inline int triangularise(int rows, int cols, int carried, double* M, int tested,
     for (int c = 0; c < cols; ++c) {
         if (c < tested) pivot_row[c] = -1;
         if (r >= rows) continue;
+        // the row of the largest entry is the pivot's: a larger row without a share in the column
+        // must not be led through it (Powell and Reid 1969)
         double top = 0.0;
-        for (int i = r; i < rows; ++i) top = std::max(top, std::fabs(M[i * width + c]));
+        bool finite = true;
+        int best = r;
+        for (int i = r; i < rows; ++i) {
+            const double size = std::fabs(M[i * width + c]);
+            finite = finite && size <= LARGEST;
+            if (size > top) {
+                top = size;
+                best = i;
+            }
+        }
+        if (best != r)
+            for (int j = 0; j < width; ++j) std::swap(M[r * width + j], M[best * width + j]);
         const double threshold = c < tested ? floors[c] : 0.0;
         double norm = 0.0;
         if (top > 0.0) {
@@ -333,7 +346,8 @@ inline int triangularise(int rows, int cols, int carried, double* M, int tested,
             }
             norm = top * std::sqrt(norm);
         }
-        if (!(norm > threshold)) {
+        if (!finite) norm = NAN;  // passes the comparison, and into all that follows
+        if (norm <= threshold) {
             for (int i = r; i < rows; ++i) M[i * width + c] = 0.0;
             if (c >= tested) ++r;
             continue;

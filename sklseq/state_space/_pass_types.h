@@ -87,13 +87,16 @@ inline void sort_by_length(const Pass& p, std::vector<Index>& sequences, bool lo
 
 // A sequence is redone in square-root form when a whitened innovation variance passes
 // WORST_VARIANCE; smoothed, also when a pivot of a predicted covariance falls below WORST_PIVOT of
-// its diagonal, or that below WORST_PIVOT of the largest so far; for sums of disturbances, also when
-// the noise of a state is less than LEAST_NOISE of its predicted variance.
+// its diagonal, or that below LEAST_SHARE of the largest so far; for sums of disturbances, also when
+// the noise of a state is less than LEAST_NOISE of its predicted variance.  (A pivot of 1e-10 has
+// cost eleven digits of a smoothed covariance.)
 constexpr double WORST_VARIANCE = 1e5;
-constexpr double WORST_PIVOT = 1e-10;
+constexpr double WORST_PIVOT = 1e-5;
+constexpr double LEAST_SHARE = 1e-10;
 constexpr double LEAST_NOISE = 1e-9;
 constexpr double STEADY = 1e-14;
 constexpr double HALF_LOG_2PI = 0.91893853320467274178;
+constexpr double LARGEST = 1.797693134862315708e308;
 constexpr double EPS = 2.220446049250313e-16;
 
 }  // namespace sklseq
