@@ -206,16 +206,21 @@ def test_a_covariance_on_the_floor_is_said(rng, estimator, covariance_type):
 @pytest.mark.parametrize("start", ["columns of two scales", "covars_init", "warm_start"])
 @pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
 def test_a_start_below_the_floor_is_raised_to_it(rng, start, covariance_type):
-    X = rng.normal(size=(80, 2)) * [1e-3, 1e4]
-    shapes = {"full": np.eye(2)[None].repeat(2, 0), "tied": np.eye(2), "diag": np.ones((2, 2)),
-              "spherical": np.ones(2)}  # fmt: skip
+    """Rows that lie closer than the floor allows are more probable at the start than there."""
+    levels = np.arange(80) // 40
+    X = np.column_stack([rng.normal(size=80), 1e4 * levels + rng.normal(size=80)])
+    X[:, 0] = np.where(start == "columns of two scales", X[:, 0], levels + 1e-5 * X[:, 0])
+    variances = np.array([1e-10, 1.0])
+    shapes = {"full": np.diag(variances)[None].repeat(2, 0), "tied": np.diag(variances),
+              "diag": np.tile(variances, (2, 1)), "spherical": np.ones(2)}  # fmt: skip
     params = {"covariance_type": covariance_type, "reg_covar": 1e-3, "random_state": 0}
+    below = shapes[covariance_type]
     if start == "covars_init":
-        model = GaussianHMM(2, covars_init=1e-12 * shapes[covariance_type], **params)
+        model = GaussianHMM(2, means_init=X[[0, 40]], covars_init=below, **params)
     elif start == "warm_start":
         model = GaussianHMM.from_parameters(
-            startprob=[0.5, 0.5], transmat=[[0.9, 0.1], [0.1, 0.9]], means=X[:2],
-            covars=1e-12 * shapes[covariance_type], warm_start=True, **params,
+            startprob=[0.5, 0.5], transmat=[[0.9, 0.1], [0.1, 0.9]], means=X[[0, 40]],
+            covars=below, warm_start=True, **params,
         )  # fmt: skip
     else:
         model = GaussianHMM(2, **params)
