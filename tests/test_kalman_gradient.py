@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 import sklseq._em
 from sklseq import KalmanSmoother, SoftmaxStateSpace
 from sklseq._sequences import Sequences
-from sklseq.state_space._gradient import Coordinates, slope
+from sklseq.state_space._gradient import Coordinates, slope, without_noise
 
 
 @pytest.fixture
@@ -59,6 +59,7 @@ MODELS = {
     "inputs to the observation": ({"n_components": 2, "inputs_to": "observation",
                                    "transition_covariance_type": "spherical"},
                                   {"inputs": 2, "missing": 0.2}),
+    "inputs to both": ({"n_components": 2, "inputs_to": "both"}, {"inputs": 2}),
     "state without noise": ({"n_components": 2, "transition_covariance_init": np.diag([1.0, 0.0]),
                              "fixed": {"transition_covariance": HALF_HELD}}, {"inputs": 2}),
     "feature without noise": ({"n_components": 2,
@@ -231,6 +232,17 @@ def test_inputs_to_a_state_without_noise(silent):
         [fitted.transition_matrix_[0, 0], fitted.input_matrix_[0, 0]], wanted.x, atol=1e-4
     )
     assert fitted.observation_covariance_[0, 0] == pytest.approx(wanted.fun / 60, rel=1e-4)
+
+
+def test_inputs_of_a_state_without_noise_beside_those_of_the_observation():
+    u = np.cos(np.arange(40.0))[:, None]
+    model = KalmanSmoother.from_parameters(
+        transition_matrix=[[0.5]], transition_covariance=0.0, observation_matrix=[[1.0]],
+        observation_covariance=1.0, initial_state_mean=[0.0], initial_state_covariance=1.0,
+        input_matrix=[[1.0], [2.0]], inputs_to="both",
+    )._model_for(Sequences(u, np.array([0, 40]), aligned=(u,)))  # fmt: skip
+    masks = without_noise(model)
+    assert masks["input_matrix"].all() and not masks["observation_input_matrix"].any()
 
 
 def test_a_start_known_exactly_but_unknown_where(silent):

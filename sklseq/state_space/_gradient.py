@@ -148,8 +148,11 @@ def spreads(model: LinearGaussianModel, statistics) -> list[Spread]:
 
 def without_noise(model: LinearGaussianModel) -> dict[str, np.ndarray]:
     """Parameter -> mask of the free coefficients that stand in an equation without noise."""
-    chain, observation = model.chain, model.observation
-    return chain.without_noise() | observation.without_noise()
+    seen = {
+        "observation_input_matrix" if name == "input_matrix" else name: mask
+        for name, mask in model.observation.without_noise().items()
+    }
+    return model.chain.without_noise() | seen
 
 
 def zero_variances(model: LinearGaussianModel) -> tuple[np.ndarray, float]:
