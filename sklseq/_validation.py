@@ -125,6 +125,13 @@ def check_parameter_array(value, name: str, shape: tuple) -> np.ndarray:
     return array
 
 
+def check_squares(array: np.ndarray, name: str) -> np.ndarray:
+    """A parameter that enters by its products with others."""
+    if not np.vdot(array, array) < np.inf:
+        raise ValueError(f"{name} must have entries with finite squares, got {array.max()}.")
+    return array
+
+
 def check_broadcast(value, name: str, shape: tuple) -> np.ndarray:
     """As `check_parameter_array` for a number or an array that NumPy broadcasts to `shape`."""
     array = check_parameter_array(value, name, (None,) * np.ndim(value))

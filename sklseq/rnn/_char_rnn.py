@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -291,7 +292,7 @@ class BaseCharRNN(
         texts = architecture.n_symbols > 0
         return SequenceObjective(
             architecture,
-            batch_size=self.batch_size,
+            batch_size=min(int(self.batch_size), sys.maxsize),
             shuffle=self.shuffle,
             # Numbers are trained without dropout, so that an integer weight is a repetition.
             dropout=self.dropout if texts else 0.0,

@@ -113,7 +113,8 @@ def words_of(text: str) -> list[str]:
 
 
 def check_analyzer(analyzer: Analyzer) -> None:
-    if analyzer not in ("char", "word") and not callable(analyzer):
+    is_name = isinstance(analyzer, str) and analyzer in ("char", "word")
+    if not is_name and not callable(analyzer):
         raise ValueError(f"analyzer must be 'char', 'word' or a callable; got {analyzer!r}.")
 
 

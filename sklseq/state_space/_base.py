@@ -26,6 +26,7 @@ from sklseq._validation import (
     check_choice,
     check_em_parameters,
     check_parameter_array,
+    check_squares,
 )
 from sklseq.state_space._chain import LinearGaussianChain, Moments
 from sklseq.state_space._start import state_variances
@@ -85,7 +86,7 @@ class BaseStateSpace(BaseSequenceModel):
             return None
         if name.endswith("covariance"):
             return check_covariance(value, f"{name}_init", shape[0])
-        return check_parameter_array(value, f"{name}_init", shape)
+        return check_squares(check_parameter_array(value, f"{name}_init", shape), f"{name}_init")
 
     def _chain_held(self, held: Mapping, n_starts: int) -> dict:
         """The user's masks, and P0 where fewer starts than that were seen cannot tell it."""

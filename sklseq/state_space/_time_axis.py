@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 import numpy as np
 
 from sklseq._covariance import reshaped_covariance
-from sklseq._validation import check_parameter_array
+from sklseq._validation import check_parameter_array, check_squares
 from sklseq.state_space._base import check_covariance
 from sklseq.state_space._linear_gaussian import LinearGaussianModel
 from sklseq.state_space._observation import GaussianObservation
@@ -34,7 +34,8 @@ def check_timed(value, name: str, shape: tuple) -> np.ndarray:
     timed = name.removesuffix("_init") in MAY_VARY and np.ndim(value) == 3
     if name.removesuffix("_init").endswith("covariance"):
         return check_covariance(value, name, shape[0], times=timed)
-    return check_parameter_array(value, name, (None, *shape) if timed else shape)
+    shape = (None, *shape) if timed else shape
+    return check_squares(check_parameter_array(value, name, shape), name)
 
 
 def shaped_covariance(covariance, covariance_type: str, name: str) -> np.ndarray:

@@ -24,6 +24,7 @@ from sklseq._online import Stream
 from sklseq._pickles import VersionedPickle
 from sklseq._sequences import Sequences, check_sparse, refuse_overflow
 from sklseq._validation import (
+    as_array,
     as_fitted,
     check_count,
     check_n_jobs,
@@ -567,7 +568,7 @@ class TopicMixture(
         check_is_fitted(self)
         check_positive(n_samples, "n_samples")
         rng = check_random_state(self.random_state if random_state is None else random_state)
-        lengths = np.asarray(n_words)
+        lengths = as_array(n_words, "n_words")
         if lengths.dtype.kind not in "iu" or lengths.ndim > 1 or np.any(lengths < 0):
             raise ValueError(f"n_words must be whole and not negative, got {n_words!r}.")
         if lengths.ndim == 1 and len(lengths) != n_samples:
