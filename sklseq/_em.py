@@ -7,7 +7,6 @@ arrays that add, so several sequences, cores or machines need nothing more.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from functools import reduce
 from typing import Any, NamedTuple, Protocol
@@ -16,6 +15,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from sklseq._notices import keeps_what_it_has, warn
+from sklseq._progress import Progress
 from sklseq._sequences import Sequences, iterate_shards, limit_threads
 from sklseq._workers import Workers, WorkersLost
 
@@ -142,7 +142,7 @@ class _Reached(NamedTuple):
 class _Run:
     """One starting value on its way to a fixed point."""
 
-    def __init__(self, start, workers: Workers, progress: _Progress, acceleration: str | None):
+    def __init__(self, start, workers: Workers, progress: Progress, acceleration: str | None):
         self.workers, self.progress, self.acceleration = workers, progress, acceleration
         self.converged = self.fell = False
         self.fell_to = np.nan
@@ -183,12 +183,12 @@ class _Run:
             start = self.reached.model
             gain = self._step(start.m_step(self.reached.statistics))
             if self.acceleration and not self.fell and self.n_iter < max_iter:
-                self.progress.report(self, max_iter, tol)
+                _report(self.progress, self, max_iter, tol)
                 gain = max(gain, self._leap(start))
             if self.fell:
                 return
             self.converged = gain < tol
-            self.progress.report(self, max_iter, tol)
+            _report(self.progress, self, max_iter, tol)
 
     def _step(self, model) -> float:
         """Go on to what an M-step gave; returns the gain per step."""
@@ -245,37 +245,14 @@ def _extrapolate(start, second, third):
     return third.from_vector(path[0] + 2 * length * change + length**2 * curvature)
 
 
-class _Progress:
-    """Prints a line every so many iterations, or nothing."""
+def _objective(run: _Run) -> str:
+    return f"objective {run.objective:.8g} nats per step"
 
-    def __init__(self, name: str, verbose: int):
-        self.name, self.verbose = name, verbose
-        self.start = self.last = time.monotonic()
-        self.n_iter = self.last_n_iter = 0
-        self.run = ""
-        self.later = 0  # iterations of the starting values still to come
 
-    def report(self, run: _Run, max_iter: int, tol: float) -> None:
-        if not self.verbose:
-            return
-        self.n_iter += 1
-        if run.n_iter % self.verbose and not run.converged:
-            return
-        now = time.monotonic()
-        took = max(now - self.last, 1e-9) / (self.n_iter - self.last_n_iter)
-        self.last, self.last_n_iter = now, self.n_iter
-        elapsed = now - self.start
-        left = _iterations_left(run, max_iter, tol) + self.later
-        rest = f", about {left * elapsed / self.n_iter:.3g} s to go" if left else ""
-        gain = run.objective - run.reached.objectives[-2]
-        print(
-            f"[{self.name}]{self.run} iteration {run.n_iter}"
-            f"{', converged' if run.converged else f' (at most {max_iter})'}: objective "
-            f"{run.objective:.8g} nats per step, gain {gain:.2e}, {took:.3g} s, "
-            f"{run.workers.sequences.n_steps / took:.3g} steps/s, "
-            f"elapsed {elapsed:.3g} s{rest}",
-            flush=True,
-        )
+def _report(progress: Progress, run: _Run, max_iter: int, tol: float) -> None:
+    gain = run.objective - run.reached.objectives[-2]
+    what = f"{_objective(run)}, gain {gain:.2e}"
+    progress.step(run.n_iter, max_iter, what, _iterations_left(run, max_iter, tol))
 
 
 def _iterations_left(run: _Run, max_iter: int, tol: float) -> int:
@@ -320,7 +297,7 @@ def run_em(
         A run has converged when the objective gains less than this, in nats per step.
     n_jobs : int or None
     verbose : int
-        Print every so many iterations; 0: silent.
+        As of `Progress`.
     name : str
         Of the estimator, for messages.
     acceleration : {"squarem", None}
@@ -352,7 +329,7 @@ def run_em(
         workers were lost: told apart by their texts.
     """
     starts, max_iter = list(starts), int(max_iter)  # which may be one of NumPy's small integers
-    progress = _Progress(name, verbose)
+    progress = Progress(name, verbose)
     runs: list[_Run] = []
     impossible: ImpossibleStart | None = None
     interrupted: str | None = None  # why, beside Ctrl-C
@@ -363,7 +340,6 @@ def run_em(
         try:
             for i, start in enumerate(starts):
                 if len(starts) > 1:
-                    progress.run = f" start {i + 1} of {len(starts)},"
                     progress.later = short * (len(starts) - i - 1)
                 try:
                     runs.append(_Run(start, workers, progress, acceleration))
@@ -371,9 +347,14 @@ def run_em(
                     impossible = error
                     continue
                 runs[-1].advance(short, tol)
+                if len(starts) > 1:
+                    progress.line(
+                        f"start {i + 1} of {len(starts)}: {_objective(runs[-1])} after "
+                        f"{runs[-1].n_iter} iterations"
+                    )
             if not runs:
                 raise ValueError(str(impossible)) from None
-            progress.run = ""
+            progress.later = 0
             if finish:
                 _race(runs, _patience(climb, starts[0], max_iter, tol), tol)
                 if climb is not None:
@@ -395,6 +376,8 @@ def run_em(
             stacklevel=5,
         )
     if finish or interrupted is not None:
+        converged = best.converged and interrupted is None
+        progress.summary(converged, best.n_iter, _objective(best), sequences.n_steps, "steps")
         _warn_unfinished(best, name, max_iter, tol, interrupted)
     return EMResult(
         best.reached.model,

@@ -356,13 +356,36 @@ def test_verbose_prints_one_line_an_iteration(rng, capsys):
         "means_init": [[-1.0], [1.0]],
         "covars_init": [[1.0], [1.0]],
     }
-    quietly(GaussianHMM(2, max_iter=4, tol=0.0, verbose=1, **start), X)
+    quietly(GaussianHMM(2, max_iter=4, tol=0.0, verbose=2, **start), X)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
     assert len(lines) >= 4
     for number, line in enumerate(lines[:4], start=1):
         assert f"iteration {number}" in line
         assert re.search(r"gain \S+", line)
         assert re.search(r"[\d.e+-]+ s\b", line), "the time it took"
+    assert len(lines) == 5 and "stopped after 4 iterations" in lines[4]
+
+
+def test_verbose_1_prints_one_line_a_start_and_a_summary(rng, capsys):
+    X = rng.normal(size=(100, 1))
+    for n_init in (1, 4):
+        model = GaussianHMM(2, n_init=n_init, max_iter=50, random_state=0, verbose=1)
+        quietly(model, X)
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == (1 if n_init == 1 else n_init + 1)
+        assert all(line.startswith("[GaussianHMM] ") and len(line) <= 130 for line in lines)
+        for number, line in enumerate(lines[:-1], start=1):
+            assert f"start {number} of 4: objective" in line
+        ended = "converged" if model.converged_ else "stopped"
+        assert f"{ended} after {model.n_iter_} iterations: objective" in lines[-1]
+        assert f"{model.objectives_[-1]:.8g}" in lines[-1] and "steps/s" in lines[-1]
+
+
+def test_a_long_fit_is_told_of_every_ten_seconds(rng, capsys, monkeypatch):
+    monkeypatch.setattr("sklseq._progress.EVERY", 0.0)
+    quietly(GaussianHMM(2, n_init=1, max_iter=3, tol=0.0, random_state=0, verbose=1),
+            rng.normal(size=(100, 1)))  # fmt: skip
+    assert len(capsys.readouterr().out.splitlines()) == 4
 
 
 # --- Constraints ---------------------------------------------------------------------------------

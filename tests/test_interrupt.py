@@ -262,11 +262,11 @@ def seconds(line, label):
 def test_progress_has_rate_elapsed_time_and_a_guess_of_the_rest(case, capsys):
     make, X = case
     with pytest.warns(ConvergenceWarning, match="max_iter"):
-        make(max_iter=4, verbose=1).fit(X)
-    lines = capsys.readouterr().out.splitlines()
+        make(max_iter=4, verbose=2).fit(X)
+    *lines, last = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
+    assert re.search(r"stopped after 4 iterations.*[\d.e+-]+ steps/s", last)
     for line in lines:
-        assert re.search(r"[\d.e+-]+ steps/s", line)
         assert seconds(line, "elapsed") > 0
     assert all(seconds(line, "about") > 0 for line in lines[:-1])
     elapsed = [seconds(line, "elapsed") for line in lines]
@@ -290,11 +290,13 @@ def test_the_guess_follows_the_gains(rng):
 
 
 def test_progress_counts_the_starts_that_are_to_come(capsys, rng):
-    model = GaussianHMM(3, random_state=0, n_init=3, max_iter=12, verbose=1, tol=0.0)
+    model = GaussianHMM(3, random_state=0, n_init=3, max_iter=12, verbose=2, tol=0.0)
     with pytest.warns(ConvergenceWarning, match="max_iter"):
         model.fit(series(rng))
     lines = capsys.readouterr().out.splitlines()
-    assert "start 1 of 3" in lines[0] and "to go" in lines[0]
+    starts = [line for line in lines if "start" in line]
+    assert [f"start {i} of 3" in line for i, line in enumerate(starts, 1)] == [True] * 3
+    assert "to go" in lines[0]
     assert "start" not in lines[-1]
 
 
@@ -302,4 +304,5 @@ def test_progress_of_the_others(capsys, rng):
     CharRNNLanguageModel(hidden_size=4, max_iter=2, verbose=True, random_state=0).fit(TEXTS)
     TopicMixture(2, random_state=0, verbose=1, max_iter=10).fit(rng.poisson(1.0, size=(30, 8)))
     for line in capsys.readouterr().out.splitlines():
-        assert "/s, elapsed" in line and "to go" in line
+        assert re.match(r"\[\w+\] (converged|stopped) after \d+ (epochs|passes): ", line)
+        assert re.search(r"nats per word|loss", line) and re.search(r"elapsed .* s, .*/s$", line)

@@ -523,7 +523,7 @@ def _spoilt(model):
 
 
 def test_verbose_tells_and_else_nothing(data, capsys):
-    SoftmaxStateSpace(1, tol=1e-2, verbose=1).fit(data)
+    SoftmaxStateSpace(1, tol=1e-2, verbose=2).fit(data)
     out = capsys.readouterr().out
     assert "[SoftmaxStateSpace] iteration 1" in out
     assert "converged" in out

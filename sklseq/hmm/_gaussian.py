@@ -338,7 +338,7 @@ class GaussianHMM(BaseHMM):
     warm_start : bool, default=False
         Start from the parameters of the last fit.
     verbose : int, default=0
-        Print a line every so many iterations.
+        1 prints a line for each start, for every ten seconds and at the end; 2 for each iteration.
 
     Attributes
     ----------

@@ -127,7 +127,7 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
     warm_start : bool, default=False
         Whether ``fit`` goes on from the last weights; vocabulary and labels stay.
     verbose : bool, default=False
-        Print epoch, loss, validation score and characters per second.
+        Print loss, validation score and time, every ten seconds and at the end.
     n_jobs : int, default=None
         Threads, for shards of 32 sequences of a minibatch: in training of use with a larger
         `batch_size` only. Results do not depend on it.

@@ -102,7 +102,7 @@ class CharRNNLanguageModel(TransformerMixin, DensityMixin, BaseCharRNN):
     warm_start : bool, default=False
         Whether ``fit`` goes on from the last weights; the vocabulary stays.
     verbose : bool, default=False
-        Print epoch, loss, validation score and characters per second.
+        Print loss, validation score and time, every ten seconds and at the end.
     n_jobs : int, default=None
         Threads, for shards of 32 sequences of a minibatch. Results do not depend on it.
     random_state : int, RandomState or None, default=None

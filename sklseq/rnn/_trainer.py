@@ -7,7 +7,6 @@ loss and gradient at a flat vector of parameters.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -16,6 +15,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from sklseq._notices import keeps_what_it_has, warn
+from sklseq._progress import Progress
 from sklseq.rnn import _recurrence as kernels
 
 BLOWN_UP = 1.2  # times the loss of the first epoch, or of a uniform guess: more is no noise
@@ -208,7 +208,7 @@ def _run_epochs(
     settings = optimiser.settings
     per_epoch = objective.n_minibatches()
     best, stale = np.inf, 0
-    start = began = time.perf_counter()
+    progress = Progress(name, settings.verbose, "epoch")
     for epoch in range(n_epochs):
         loss = run_epoch(optimiser, objective, random, epoch * per_epoch, n_epochs * per_epoch)
         if not (np.isfinite(loss) and np.isfinite(optimiser.parameters).all()):
@@ -224,10 +224,7 @@ def _run_epochs(
         history.loss_curve.append(float(loss))
         if settings.early_stopping:
             history.validation_scores.append(-criterion)
-        if settings.verbose:
-            now = time.perf_counter()
-            report(name, epoch, n_epochs, history, n_symbols / (now - began), now - start)
-            began = now
+        progress.step(epoch + 1, n_epochs, _reached(history), n_epochs - epoch - 1)
         stale = 0 if criterion < best - settings.tol else stale + 1
         best = min(best, criterion)
         waits = settings.early_stopping or settings.learning_rate == "constant"
@@ -239,6 +236,8 @@ def _run_epochs(
         history.converged = False
         return f"{name}: {blown_up}. Lower learning_rate_init or max_grad_norm."
     history.converged = history.converged or settings.learning_rate != "constant"
+    n_epochs_done = len(history.loss_curve)
+    progress.summary(history.converged, n_epochs_done, _reached(history), n_symbols, "characters")
     if history.converged:
         return None
     return f"{name}: max_iter ({n_epochs}) reached and the training has not converged yet."
@@ -256,15 +255,9 @@ def _blown_up(history: History, objective: Objective, early_stopping: bool) -> s
     return None
 
 
-def report(
-    name: str, epoch: int, n_epochs: int, history: History, speed: float, elapsed: float
-) -> None:
-    """A line: loss, rate, elapsed time, and an estimate of the rest."""
-    line = f"[{name}] epoch {epoch + 1}/{n_epochs}, loss {history.loss_curve[-1]:.4f}"
+def _reached(history: History) -> str:
+    """Loss and validation score, for a line of progress."""
+    line = f"loss {history.loss_curve[-1]:.4f}"
     if history.validation_scores:
         line += f", validation {history.validation_scores[-1]:.4f}"
-    rest = elapsed / (epoch + 1) * (n_epochs - epoch - 1)
-    print(
-        f"{line}, {speed:,.0f} characters/s, elapsed {elapsed:.3g} s, about {rest:.3g} s to go",
-        flush=True,
-    )
+    return line

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 from scipy.sparse import csr_array
 from sklearn.base import (
@@ -22,6 +20,7 @@ from sklseq._documentation import DocumentationLink
 from sklseq._notices import keeps_what_it_has, warn
 from sklseq._online import Stream
 from sklseq._pickles import VersionedPickle
+from sklseq._progress import Progress
 from sklseq._sequences import Sequences, check_sparse, refuse_overflow
 from sklseq._validation import (
     as_array,
@@ -98,7 +97,7 @@ class TopicMixture(
         Starting topics of ``fit``, and the seed of the estimates, which is drawn once in ``fit``:
         a fitted model gives the same document the same value every time.
     verbose : int, default=0
-        1 prints the lower bound while fitting.
+        1 prints a line for every ten seconds and at the end; 2 at each evaluation of the bound.
     learning_decay : float in (0.5, 1], default=0.7
         Of ``partial_fit``: chunk t has weight :math:`t^{-\mathrm{decay}}`.
 
@@ -376,7 +375,8 @@ class TopicMixture(
         Returns the topics as LatentDirichletAllocation has them, and its prior.
         """
         bounds, converged, n_iter, n_words = [], False, 0, X.sum()
-        components, interrupted, start = None, False, time.monotonic()
+        components, interrupted = None, False
+        progress = Progress("TopicMixture", self.verbose, "pass")
         try:
             while n_iter < self.max_iter and not converged:
                 n_passes = min(EVALUATE_EVERY, self.max_iter - n_iter)
@@ -385,7 +385,8 @@ class TopicMixture(
                     components = lda.components_.copy()  # Ctrl-C may come in the next pass
                     n_iter += 1
                 bounds.append(lda.score(X) / n_words)
-                self._report(n_iter, bounds[-1], n_words, time.monotonic() - start)
+                what = f"lower bound {bounds[-1]:.6f} nats per word"
+                progress.step(n_iter, self.max_iter, what, self.max_iter - n_iter, n_passes)
                 settled = n_iter > FIRST_PASSES or not self._learns_prior
                 gains = len(bounds) < 2 or bounds[-1] - bounds[-2] >= self.tol * n_passes
                 converged = settled and not gains
@@ -406,18 +407,10 @@ class TopicMixture(
                 ConvergenceWarning,
                 stacklevel=3,
             )
+        if bounds:
+            progress.summary(converged and not interrupted, n_iter, what, n_words, "words")
         self.n_iter_, self.converged_, self.lower_bounds_ = n_iter, converged, np.array(bounds)
         return components, lda.doc_topic_prior_
-
-    def _report(self, n_iter: int, bound: float, n_words: float, elapsed: float) -> None:
-        if self.verbose:
-            rest = elapsed / n_iter * (self.max_iter - n_iter)
-            print(
-                f"TopicMixture: pass {n_iter}, lower bound {bound:.6f} per word, "
-                f"{n_words * n_iter / max(elapsed, 1e-9):.3g} words/s, elapsed {elapsed:.3g} s, at "
-                f"most about {rest:.3g} s to go",
-                flush=True,
-            )
 
     def transform(self, X) -> np.ndarray:
         """Topic proportions of each document: mean of the variational posterior of theta.
