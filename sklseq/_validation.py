@@ -288,14 +288,14 @@ def _not_fitted_so(estimator, name: str, wanted: str, got) -> ValueError:
     )
 
 
-def check_fixed(estimator, shapes: Mapping[str, tuple]) -> dict[str, np.ndarray]:
+def check_fixed(estimator, shapes: Mapping[str, tuple], fixed=None) -> dict[str, np.ndarray]:
     """The `fixed` parameter as a mask for each name it holds; other names are left out.
 
     `shapes` has the names that may be fixed and the shape of each (None: only as a whole).
     `fixed` is a name, a collection of names, or a dict of name -> boolean mask (True: held at its
     ``*_init``).
     """
-    fixed = estimator.fixed
+    fixed = estimator.fixed if fixed is None else fixed
     if isinstance(fixed, str):
         fixed = (fixed,)
     if not isinstance(fixed, Collection):

@@ -43,6 +43,7 @@ from sklseq.state_space._estimate import (
     tell_blind,
 )
 from sklseq.state_space._stationary import maximise_stationary, stationary_covariance
+from sklseq.state_space._ties import columns_along
 from sklseq.state_space._timed_chain import timed_sums
 
 HALVINGS = 40
@@ -154,6 +155,8 @@ class LinearGaussianChain:
     floor : Floor or None
         Under Gamma, for learning from known states: few of them are fitted without noise, where
         the likelihood has no maximum.
+    tied : mapping of name -> directions (k, *shape)
+        Along which alone the M-step moves; `held` has the entries that they leave.
     held : mapping of name -> boolean mask
         Entries that the M-step leaves alone.
     """
@@ -168,6 +171,7 @@ class LinearGaussianChain:
     start_ratio: float | None = None
     floor: Floor | None = None
     held: Mapping[str, np.ndarray] = field(default_factory=dict)
+    tied: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def n_components(self) -> int:
@@ -487,6 +491,12 @@ class LinearGaussianChain:
         held[:, d:] = self.held.get("input_matrix", False)
         return held
 
+    def _coefficient_directions(self, shape) -> np.ndarray | None:
+        """Of (A, B_u), where some are tied."""
+        d = self.n_components
+        parts = ("transition_matrix", slice(0, d)), ("input_matrix", slice(d, None))
+        return columns_along(self.tied, self._held_coefficients(shape), parts)
+
     def _estimate_transition(self, statistics: ChainStatistics):
         """Movement of (A, B_u), and the new sum of w w'."""
         any_held = "transition_matrix" in self.held or "input_matrix" in self.held
@@ -495,9 +505,12 @@ class LinearGaussianChain:
             held = self._held_coefficients(statistics.cross.shape)
             shift = estimate_along(free_directions(held), statistics.cross, statistics.gram)
             return shift, statistics.second  # of a known Gamma: not looked at
-        shift = estimate_coefficients(
-            statistics.cross, statistics.gram, held, self.transition_covariance
-        )
+        sums = statistics.cross, statistics.gram
+        along = self._coefficient_directions(statistics.cross.shape)
+        if along is None:
+            shift = estimate_coefficients(*sums, held, self.transition_covariance)
+        else:
+            shift = estimate_along(along, *sums, self.transition_covariance)
         _, second = moved_sums(statistics.cross, statistics.gram, statistics.second, shift)
         return shift, second
 
@@ -505,9 +518,10 @@ class LinearGaussianChain:
         d = self.n_components
         held = self.held.get("transition_covariance", False)
         covariance = estimate_covariance(
-            self.transition_covariance, second, self.covariance_type, held, penalty
-        )
-        if not np.any(held):
+            self.transition_covariance, second, self.covariance_type, held, penalty,
+            self.tied.get("transition_covariance"),
+        )  # fmt: skip
+        if not np.any(held) and not self.tied:
             covariance = self.raised(covariance)
         return replace(
             self,
@@ -557,6 +571,7 @@ class LinearGaussianChain:
         found = maximise_stationary(
             self.transition_matrix, self.transition_covariance, (n, first_second, *transitions),
             (held, held_covariance), self.covariance_type, penalty,
+            (self._coefficient_directions(held.shape), self.tied.get("transition_covariance")),
         )  # fmt: skip
         if found is None:
             return None
@@ -625,6 +640,8 @@ class LinearGaussianChain:
         if np.all(B_held):
             B = np.linalg.qr(B.reshape(-1, d), mode="r")  # as much, in d rows
             B_held = True
+        if self.tied:
+            return True  # what ties entries of A or Gamma seldom leaves a turn of the state
         moves = [(np.kron(B, identity), np.broadcast_to(B_held, B.shape)) for B in _some(B)]
         for one in _some(A):
             move = np.kron(identity, one.T) - np.kron(one, identity)
@@ -640,14 +657,16 @@ class LinearGaussianChain:
         d = self.n_components
 
         def free(name, shape):
+            if name in self.tied:
+                return len(self.tied[name])
             return int(np.sum(~np.broadcast_to(self.held.get(name, False), shape)))
 
         count = free("transition_matrix", (d, d))
         if self.input_matrix is not None:
             count += free("input_matrix", self.input_matrix.shape)
-        count += free_covariances(
-            self.covariance_type, d, self.held.get("transition_covariance", False)
-        )
+        Gamma = "transition_covariance"
+        count += free(Gamma, (d, d)) if Gamma in self.tied else free_covariances(
+            self.covariance_type, d, self.held.get(Gamma, False))  # fmt: skip
         if not self.stationary:
             count += free("initial_state_mean", (d,))
             count += free_covariances("full", d, self.held.get("initial_state_covariance", False))

@@ -10,6 +10,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.linalg.lapack import dposv
 
 from sklseq._covariance import without_negative
+from sklseq.state_space._timed_chain import semidefinite_inverse
 
 SCORING_STEPS = 50
 SINGULAR = 1e-13  # eigenvalue of a correlation matrix that is zero but for rounding
@@ -77,7 +78,7 @@ def estimate_along(directions, cross, gram, covariance=None) -> np.ndarray:
     else:
         if covariance.ndim == 1:
             covariance = np.diag(covariance)
-        precision = np.linalg.pinv(covariance, hermitian=True)
+        precision = semidefinite_inverse(covariance)
         image = directions @ gram if gram.ndim == 2 else np.einsum(
             "kij,ijl->kil", directions, gram)  # fmt: skip
         image, slope = (precision @ image).reshape(flat.shape), precision @ cross
@@ -108,10 +109,13 @@ def moved_sums(cross, gram, second, shift):
     return cross - moved, second - crossed - crossed.T + moved @ shift.T
 
 
-def estimate_covariance(current, second, covariance_type: str, held, penalty=None) -> np.ndarray:
+def estimate_covariance(
+    current, second, covariance_type: str, held, penalty=None, tied=None
+) -> np.ndarray:
     """The covariance of largest -log|C| - tr(C^-1 second) - tr(penalty C).
 
-    Entries may be held at `current`, without a penalty.  `second` is the mean of
+    Entries may be held at `current`, without a penalty, or move along directions `tied`
+    (k, m, m) only.  `second` is the mean of
     E[residual residual'], (m, m); all are square matrices.
     """
     second = without_negative((second + second.T) / 2)  # a difference, for deviations are small
@@ -120,6 +124,8 @@ def estimate_covariance(current, second, covariance_type: str, held, penalty=Non
     held = np.broadcast_to(held, current.shape)
     if held.all():
         return current
+    if tied is not None:
+        return _constrained(current, second, held, tied)
     if penalty is not None:
         return _penalised(second, penalty, covariance_type)
     if covariance_type == "spherical":
@@ -148,7 +154,7 @@ def _penalised(second, penalty, covariance_type):
     return np.diag(2.0 * variances / (1.0 + np.sqrt(1.0 + 4.0 * weights * variances)))
 
 
-def _constrained(current, second, held):
+def _constrained(current, second, held, tied=None):
     """Fisher scoring on the free entries, where the variance is not held at zero."""
     alive = np.flatnonzero(~(np.diag(held) & (np.diag(current) == 0.0)))
     block = np.ix_(alive, alive)
@@ -158,6 +164,8 @@ def _constrained(current, second, held):
     rows, columns = np.nonzero(np.tril(~frozen))
     basis = np.zeros((len(rows), *C.shape))
     basis[np.arange(len(rows)), rows, columns] = basis[np.arange(len(rows)), columns, rows] = 1.0
+    if tied is not None:
+        basis = tied[:, alive][:, :, alive]
 
     def objective(matrix):
         try:

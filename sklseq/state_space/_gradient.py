@@ -442,7 +442,7 @@ class Climb:
         return min(max_iter, PATIENCE) if self._wanted(model, tol) else max_iter
 
     def _wanted(self, model, tol) -> bool:
-        if model.time_varying:
+        if model.time_varying or model.tied:
             return False
         blind = any(mask.any() for mask in without_noise(model).values())
         return blind or len(zero_variances(model)[0]) > 0 or (self.always and tol > 0)

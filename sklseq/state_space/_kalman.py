@@ -50,6 +50,7 @@ from sklseq.state_space._innovations import Innovations, innovations
 from sklseq.state_space._linear_gaussian import LinearGaussianModel, step_numbers
 from sklseq.state_space._standard_errors import StandardErrors, standard_errors
 from sklseq.state_space._start import data_driven, from_known_states, noise_for
+from sklseq.state_space._ties import split_ties, tied_directions
 from sklseq.state_space._time_axis import (
     at_step,
     check_known,
@@ -106,9 +107,13 @@ class KalmanSmoother(BaseStateSpace):
     input_matrix_init : array-like of shape (n_components or n_features, n_inputs), default=None
         Starting value of :math:`B_u` or :math:`D` (both: of n_components + n_features rows);
         default zero.
-    fixed : str, tuple of str or dict of str -> bool mask, default=()
+    fixed : str, tuple of str or dict of str -> bool mask or array of names, default=()
         Parameters held at their ``*_init``, by the names above without ``_init``; a mask holds
-        single entries.
+        single entries.  An array of names in the shape of :math:`A`, :math:`\Gamma`, :math:`B`,
+        :math:`\Sigma` or :math:`d` ties entries: those of one name keep their ratios in ``*_init``
+        (where all are 0 there: stay equal), and "" holds an entry.  ``[["c", "s"], ["s", "c"]]``
+        with the start ``[[.9, .3], [-.3, .9]]`` is a cycle, ``[["q", ""], ["", "q"]]`` one
+        variance.
     reg_covar : float, default=1e-6
         Floor under :math:`\Sigma`: in columns divided by their standard deviation (a constant
         column by 1), eigenvalues are at least this.  After a fit with known states likewise under
@@ -584,7 +589,8 @@ class KalmanSmoother(BaseStateSpace):
         known_states = states is not None
         if known_states:
             sequences = _with_states(sequences, states, self.n_components)
-        self._held = check_fixed(self, self._shapes(n_inputs))
+        fixed, self._names = split_ties(self.fixed)
+        self._held = check_fixed(self, self._shapes(n_inputs), fixed)
         starts = self._starts(sequences, n_inputs, known_states)
         if not finish:
             _warn_blind(starts[0])
@@ -700,9 +706,12 @@ class KalmanSmoother(BaseStateSpace):
             floor = Floor(column_scale(states), self.reg_covar)
         chain_held = self._chain_held(held, n_starts)
         self._hold_inputs(held, chain_held, learning["held"])
+        tied = self._ties()
+        learning["tied"] = {name: tied[name] for name in _OBSERVATION_NAMES if name in tied}
+        chain_tied = {name: move for name, move in tied.items() if name not in _OBSERVATION_NAMES}
 
         def learner(start: LinearGaussianModel) -> LinearGaussianModel:
-            chain = replace(start.chain, held=chain_held, floor=floor)
+            chain = replace(start.chain, held=chain_held, tied=chain_tied, floor=floor)
             B_held = learning["held"].get("observation_matrix", False)
             settled = known_states or chain.settles_state(start.observation.matrix, B_held)
             observation = replace(start.observation, **learning)
@@ -712,6 +721,16 @@ class KalmanSmoother(BaseStateSpace):
             )
 
         return learner
+
+    def _ties(self) -> dict[str, np.ndarray]:
+        """Directions of the parameters whose entries ``fixed`` ties by names."""
+        shapes = self._shapes(0)
+        return {
+            name: tied_directions(
+                name, names, self._given(name, shapes[name]), getattr(self, f"{name}_type", "full")
+            )
+            for name, names in getattr(self, "_names", {}).items()
+        }
 
     def _hold_inputs(self, held, *parts: dict) -> None:
         """The mask of the input matrix, to those whose rows it has."""
@@ -803,8 +822,9 @@ class KalmanSmoother(BaseStateSpace):
             chain_held["initial_state_covariance"] = np.array(True)
         self._hold_inputs(held, chain_held, observation_held)
         stationary = self.initial_state == "stationary"
-        chain = replace(model.chain, held=chain_held, stationary=stationary)
-        observation = replace(model.observation, held=observation_held)
+        tied = self._ties()
+        chain = replace(model.chain, held=chain_held, tied=tied, stationary=stationary)
+        observation = replace(model.observation, held=observation_held, tied=tied)
         count = chain.n_free_parameters() + observation.n_free_parameters()
         if held:
             return count

@@ -29,6 +29,7 @@ from sklseq.state_space._observation import (
     ObservationStatistics,
     Patterns,
 )
+from sklseq.state_space._ties import coordinates
 
 LONG = 1 << 18  # steps of one sequence whose evidence is held at a time for its score
 
@@ -225,6 +226,9 @@ class LinearGaussianModel:
                     parts.append(covariance_to_vector(value))
             else:
                 value = value[0] if value.ndim == 3 else value  # what is free is so at all times
+                if name in self.tied:
+                    parts.append(coordinates(self.tied[name], value))
+                    continue
                 parts.append(value[~np.broadcast_to(held, value.shape)])
         return np.concatenate(parts)
 
@@ -239,6 +243,11 @@ class LinearGaussianModel:
                     continue
                 size = len(covariance_to_vector(value))
                 new = covariance_from_vector(vector[start : start + size], value)
+            elif name in self.tied:
+                directions = self.tied[name]
+                size = len(directions)
+                far = vector[start : start + size] - coordinates(directions, value)
+                new = value + np.tensordot(far, directions, axes=1)
             else:
                 size = int(np.sum(~held))
                 new = value.copy()
@@ -248,6 +257,10 @@ class LinearGaussianModel:
                 return None
             values[name] = new
         return self.with_parameters(values)
+
+    @property
+    def tied(self) -> dict[str, np.ndarray]:
+        return {**self.chain.tied, **self.observation.tied}
 
     def held_entries(self, name: str):
         """Mask of the entries of a parameter that learning leaves alone."""
@@ -259,7 +272,7 @@ class LinearGaussianModel:
 
     def _is_fixed_covariance(self, name, value) -> bool:
         """Held in part, or singular: acceleration leaves it to EM."""
-        if np.any(self.held_entries(name)):
+        if np.any(self.held_entries(name)) or name in self.tied:
             return True
         try:
             return not np.all(np.diag(np.linalg.cholesky(value)) > 0)

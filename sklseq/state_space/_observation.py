@@ -21,6 +21,7 @@ from sklseq._covariance import Floor, clip_covariance
 from sklseq.state_space import _whitening as kernels
 from sklseq.state_space._chain import SMALL, Evidence
 from sklseq.state_space._estimate import (
+    estimate_along,
     estimate_coefficients,
     estimate_covariance,
     free_covariances,
@@ -28,6 +29,7 @@ from sklseq.state_space._estimate import (
     moved_sums,
     tell_blind,
 )
+from sklseq.state_space._ties import columns_along, tied_variances
 
 LOG_2PI = np.log(2 * np.pi)
 SURE_PIVOT = 1e-6  # of a variance: a pivot of Cholesky above this is none of rounding
@@ -70,6 +72,8 @@ class GaussianObservation:
     partly_missing : bool
         Some row of the training data is neither complete nor empty.
     held : mapping of name -> boolean mask
+    tied : mapping of name -> directions (k, *shape)
+        Along which alone the M-step moves; `held` has the entries that they leave.
     """
 
     matrix: np.ndarray
@@ -80,6 +84,7 @@ class GaussianObservation:
     floor: Floor | None = None
     partly_missing: bool = False
     held: Mapping[str, np.ndarray] = field(default_factory=dict)
+    tied: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def diagonal(self) -> bool:
@@ -373,11 +378,23 @@ class GaussianObservation:
         """Regression on the state, 1 and inputs (Ghahramani and Hinton 1996, eqs. 14-16)."""
         counts, gram, cross, second = statistics
         noise = self.covariance.diagonal() if self.diagonal else self.covariance
-        shift = estimate_coefficients(cross, gram, self._held_coefficients(statistics), noise)
+        held = self._held_coefficients(statistics)
+        along = self._coefficient_directions(cross.shape, held)
+        if along is None:
+            shift = estimate_coefficients(cross, gram, held, noise)
+        else:
+            shift = estimate_along(along, cross, gram, noise)
         _, moment = moved_sums(cross, gram, second, shift)
         return replace(
             self._with_shift(shift), covariance=self._estimate_covariance(moment, counts)
         )
+
+    def _coefficient_directions(self, shape, held) -> np.ndarray | None:
+        """Of (B, offset, D), where some are tied."""
+        d = self.matrix.shape[-1]
+        parts = ("observation_matrix", slice(0, d)), ("observation_offset", slice(d, d + 1))
+        held = np.zeros(shape, dtype=bool) if held is None else held
+        return columns_along(self.tied, held, parts)
 
     def _held_coefficients(self, statistics: ObservationStatistics) -> np.ndarray | None:
         """The mask of (B, offset, D); None: all are free."""
@@ -451,6 +468,14 @@ class GaussianObservation:
         if held.all():
             return self.covariance
         rows = np.maximum(counts, 1.0)
+        tied = self.tied.get("observation_covariance")
+        if tied is not None and self.diagonal:
+            variances = self.covariance.diagonal()
+            return tied_variances(moment, counts, variances, tied, self.floor.variances)
+        if tied is not None:
+            return estimate_covariance(
+                self.covariance, moment / rows[0], "full", held, tied=tied
+            )
         if self.covariance_type == "spherical":
             variance = max(moment.sum() / rows.sum(), 0.0)
             return np.eye(len(rows)) * max(variance, self.floor.variances.max())
@@ -466,14 +491,16 @@ class GaussianObservation:
         p, d = self.matrix.shape[-2:]
 
         def free(name, shape):
+            if name in self.tied:
+                return len(self.tied[name])
             return int(np.sum(~np.broadcast_to(self.held.get(name, False), shape)))
 
         count = free("observation_matrix", (p, d)) + free("observation_offset", (p,))
         if self.input_matrix is not None:
             count += free("input_matrix", self.input_matrix.shape)
-        return count + free_covariances(
-            self.covariance_type, p, self.held.get("observation_covariance", False)
-        )
+        Sigma = "observation_covariance"
+        return count + (free(Sigma, (p, p)) if Sigma in self.tied else free_covariances(
+            self.covariance_type, p, self.held.get(Sigma, False)))  # fmt: skip
 
     # -- other uses
 

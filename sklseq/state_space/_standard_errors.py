@@ -68,6 +68,9 @@ def _directions(model, name: str, value):
     free = ~np.broadcast_to(model.held_entries(name), shape)
     if not free.any():
         return
+    if name in model.tied:
+        yield from model.tied[name]
+        return
     if not name.endswith("covariance"):
         for entry in np.flatnonzero(free):
             move = np.zeros(shape)

@@ -11,6 +11,9 @@ from scipy.linalg import LinAlgError, cho_factor, solve_discrete_lyapunov
 from scipy.linalg.lapack import dpotri
 from scipy.optimize import minimize
 
+from sklseq.state_space._ties import AlongDirections, CovarianceAlong
+from sklseq.state_space._timed_chain import semidefinite_inverse
+
 STATIONARY_RADIUS = 1 - 1e-6  # above it a chain has no stationary covariance worth the name
 ITERATIONS = 15  # of L-BFGS, from near the maximum; the next M-step makes up what is missing
 GAIN = 1e-11  # relative
@@ -29,7 +32,9 @@ def stationary_covariance(A: np.ndarray, Gamma: np.ndarray) -> np.ndarray | None
     return (P + P.T) / 2
 
 
-def maximise_stationary(A, Gamma, sums, held, covariance_type: str, penalty=None):
+def maximise_stationary(
+    A, Gamma, sums, held, covariance_type: str, penalty=None, tied=(None, None)
+):
     """Movement of (A, B_u) and the new Gamma that raise the expected density, start included.
 
     Raises -(n log|P| + tr(P^-1 F) + m log|Gamma| + tr(Gamma^-1 M) + tr(penalty Gamma)) / 2 from the
@@ -48,6 +53,8 @@ def maximise_stationary(A, Gamma, sums, held, covariance_type: str, penalty=None
         Entries of (A, B_u) and of Gamma that do not move.
     covariance_type : {"full", "diag", "spherical"}
     penalty : ndarray of shape (d, d), or None
+    tied : tuple of ndarray, or None
+        Directions (k, d, r) and (k, d, d) along which alone (A, B_u) and Gamma move.
 
     Returns
     -------
@@ -60,8 +67,14 @@ def maximise_stationary(A, Gamma, sums, held, covariance_type: str, penalty=None
     alive = np.diag(Gamma) > 0  # a state without noise follows its row of A, which is then held
     block = np.ix_(alive, alive)
     try:
-        scale = _Scale(gram, F, Gamma, alive, held[0])
-        covariance = covariance_coordinates(Gamma, alive, held[1], covariance_type)
+        if tied[0] is None:
+            scale = _Scale(gram, F, Gamma, alive, held[0])
+        else:
+            scale = AlongDirections(gram, F, semidefinite_inverse(Gamma), tied[0])
+        if tied[1] is None:
+            covariance = covariance_coordinates(Gamma, alive, held[1], covariance_type)
+        else:
+            covariance = CovarianceAlong(Gamma, tied[1])
     except LinAlgError:
         return None
     size = scale.size

@@ -58,7 +58,7 @@ def check_known(model: LinearGaussianModel) -> None:
             raise ValueError(
                 f"{name} has a time axis, which fit takes as known: name it in fixed{parts}."
             )
-    if not model.time_varying:
+    if not model.time_varying and not model.tied:
         return
     chain, observation = model.chain, model.observation
     _refuse_noiseless(
@@ -94,8 +94,9 @@ def _refuse_noiseless(part, covariance: str, noise, coefficients: dict) -> None:
         if len(times):
             when = f" at step {times[0]}" if noise.ndim == 3 else ""
             raise ValueError(
-                f"{name} is to be learned where {covariance} has no noise{when}, in a model with a "
-                f"time axis: hold those entries of {name} by fixed, or give the equation noise."
+                f"{name} is to be learned where {covariance} has no noise{when}, in a model with "
+                f"a time axis or ties: hold those entries of {name} by fixed, or give the equation "
+                "noise."
             )
 
 
