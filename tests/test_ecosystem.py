@@ -226,3 +226,27 @@ def test_huge_weights_train_as_their_ratios():
             for w in (weights, weights * 2.0**1023)
         )
         np.testing.assert_allclose(one.output_bias_, two.output_bias_, rtol=1e-5)
+
+
+# --- the part of scikit-learn's battery that needs no data ----------------------------------------
+
+WITHOUT_DATA = [
+    "check_estimator_cloneable",
+    "check_estimator_repr",
+    "check_estimator_tags_renamed",
+    "check_get_params_invariance",
+    "check_mixin_order",
+    "check_no_attributes_set_in_init",
+    "check_parameters_default_constructible",
+    "check_set_params",
+    "check_valid_tag_types",
+]
+
+
+@pytest.mark.parametrize("check", WITHOUT_DATA)
+@pytest.mark.parametrize("make", [CharRNNLanguageModel, CharRNNClassifier])
+def test_models_of_texts_pass_what_needs_no_data(make, check):
+    """scikit-learn's own data are numbers, so that ``check_estimator`` runs little else of them."""
+    from sklearn.utils import estimator_checks
+
+    getattr(estimator_checks, check)(make.__name__, make())
