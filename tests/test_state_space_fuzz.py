@@ -310,3 +310,42 @@ def test_shared_path_and_own_paths_agree(steps, missing):
         close(one, other, tolerance=1e-10)
     for one, other in zip(expected.statistics, sums):
         close(np.asarray(one), np.asarray(other), tolerance=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["ARMA", "Hamilton", "IMA", "airline", "ETS", "VARMA"])
+def test_conversions_from_statsmodels(kind):
+    """The documented recipe: moving-average parts make the predicted covariance singular."""
+    tsa = pytest.importorskip("statsmodels.tsa.api")
+    rng = np.random.default_rng(0)
+    x = np.cumsum(rng.normal(size=48)) + np.tile([0.0, 1.0, 2.0, 0.0], 12) + 30
+    if kind == "ETS":
+        space = tsa.statespace.ExponentialSmoothing(x, trend=True, damped_trend=True, seasonal=4)
+        values = [0.4, 0.1, 0.95, 0.2, 30.0, 0.1, 0.0, 1.0, 2.0]
+    elif kind == "VARMA":
+        space = tsa.VARMAX(rng.normal(size=(48, 2)), order=(1, 1), trend="n")
+        values = [0.4, 0.1, -0.2, 0.3, 0.5, 0.2, 0.1, -0.4, 1.0, 0.3, 0.8]
+    else:
+        options, values = {
+            "ARMA": ({"order": (2, 0, 1)}, [0.5, 0.2, 0.4, 1.3]),
+            "Hamilton": ({"order": (2, 0, 1), "hamilton_representation": True},
+                         [0.5, 0.2, 0.4, 1.3]),
+            "IMA": ({"order": (0, 1, 1)}, [-0.4, 1.3]),
+            "airline": ({"order": (0, 1, 1), "seasonal_order": (0, 1, 1, 4)}, [-0.4, -0.6, 1.3]),
+        }[kind]  # fmt: skip
+        space = tsa.SARIMAX(x - x.mean(), **options)
+    values = np.array(values)[: len(space.start_params)]
+    results = space.smooth(values)
+    f = results.filter_results
+    selection = f.selection[:, :, 0]
+    model = {
+        "A": f.transition[:, :, 0], "Q": selection @ f.state_cov[:, :, 0] @ selection.T,
+        "B": f.design[:, :, 0], "R": f.obs_cov[:, :, 0], "offset": f.obs_intercept[:, 0],
+        "mean": f.initial_state, "covariance": f.initial_state_cov,
+    }  # fmt: skip
+    model = {name: np.ascontiguousarray(value) for name, value in model.items()}
+    X = np.asarray(space.endog, dtype=float).reshape(len(space.endog), -1)
+    check(model, X)
+    chain, evidence, offsets = parts(model, X)
+    posterior, log_likelihood = chain.smooth(evidence, offsets)
+    assert_allclose(log_likelihood[0], f.llf_obs.sum(), rtol=1e-7)
+    close(posterior.means, results.smoothed_state.T, tolerance=1e-6)
