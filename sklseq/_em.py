@@ -100,7 +100,9 @@ def _expect(model: Model, workers: Workers):
 
 
 def _add_up(model: Model, workers: Workers):
-    parts = workers.map(_e_step, _parts(model, workers.pieces))
+    # what overflows makes an objective that is no number, which ends the run with a word
+    with np.errstate(over="ignore", invalid="ignore"):
+        parts = workers.map(_e_step, _parts(model, workers.pieces))
     return reduce(add_statistics, (part[0] for part in parts)), sum(part[1] for part in parts)
 
 

@@ -134,7 +134,8 @@ def check_squares(array: np.ndarray, name: str) -> np.ndarray:
 
 def check_broadcast(value, name: str, shape: tuple) -> np.ndarray:
     """As `check_parameter_array` for a number or an array that NumPy broadcasts to `shape`."""
-    array = check_parameter_array(value, name, (None,) * np.ndim(value))
+    value = as_array(value, name)
+    array = check_parameter_array(value, name, (None,) * value.ndim)
     try:
         return np.broadcast_to(array, shape).copy()
     except ValueError:
