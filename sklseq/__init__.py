@@ -23,7 +23,7 @@ from sklseq.rnn import CharRNNClassifier, CharRNNLanguageModel
 from sklseq.state_space import KalmanSmoother, SoftmaxStateSpace
 from sklseq.topics import TopicMixture
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "CategoricalHMM",
