@@ -1219,10 +1219,14 @@ class KalmanSmoother(BaseStateSpace):
     def _step_scores(self, sequences: Sequences) -> np.ndarray:
         model = self._model_for(sequences)
         scores = map_rows(lambda *shard: model.step_scores(*shard)[:1], sequences, self.n_jobs)
+        _refuse_overflow(model, sequences, scores[0])
         return scores[0]
 
     def _sequence_scores(self, sequences: Sequences) -> np.ndarray:
-        return map_rows(self._model_for(sequences).sequence_scores, sequences, self.n_jobs)[0]
+        model = self._model_for(sequences)
+        scores = map_rows(model.sequence_scores, sequences, self.n_jobs)[0]
+        _refuse_overflow(model, sequences, scores)
+        return scores
 
     # ---- the fit, and how it fits
 
@@ -1433,6 +1437,12 @@ _OBSERVATION_NAMES = ("observation_matrix", "observation_covariance", "observati
 def _refuse_impossible(model, sequences: Sequences, scores) -> None:
     if not np.all(np.isfinite(scores)):
         raise ValueError(f"No state: {model.why_impossible(sequences)}")
+
+
+def _refuse_overflow(model, sequences: Sequences, scores) -> None:
+    """-inf is the score of what is impossible, NaN of a state beyond floating point."""
+    if np.isnan(scores).any():
+        raise ValueError(f"No score: {model.why_impossible(sequences)}")
 
 
 def _check_inputs(inputs, n_steps: int, n_inputs: int) -> tuple:
