@@ -5,7 +5,8 @@ import warnings
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
+from numpy.testing import assert_allclose
+from scipy.optimize import minimize, minimize_scalar
 from scipy.stats import multivariate_normal
 from sklearn.exceptions import ConvergenceWarning
 
@@ -409,3 +410,33 @@ def test_moving_average_in_the_observation_matrix(silent):
     assert fitted.converged_
     assert fitted.log_likelihood_ * n == pytest.approx(-wanted.fun, abs=1e-4)
     assert fitted.observation_matrix_[0, 1] == pytest.approx(wanted.x[0], abs=2e-3)
+
+
+@pytest.mark.parametrize("start", [0.0, -0.5])
+def test_the_autoregression_of_an_arma_process_is_learned(start):
+    """ARMA(1, 1) in Harvey's form: Gamma is singular, so that smoothing must not invert it."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=201)
+    X = np.zeros((200, 1))
+    for t in range(200):
+        X[t] = (0.7 * X[t - 1] if t else 0.0) + noise[t + 1] + 0.4 * noise[t]
+    parameters = {
+        "transition_covariance": np.outer([1, 0.4], [1, 0.4]), "observation_matrix": [[1, 0]],
+        "observation_covariance": 0.0, "observation_offset": [0.0], "initial_state_mean": [0, 0],
+        "initial_state_covariance": np.eye(2),
+    }  # fmt: skip
+
+    def score(phi):
+        return KalmanSmoother.from_parameters(
+            transition_matrix=[[phi, 1], [0, 0]], **parameters
+        ).score(X)
+
+    held = dict.fromkeys(parameters, True) | {"transition_matrix": [[False, True], [True, True]]}
+    fitted = KalmanSmoother(
+        2, transition_matrix_init=[[start, 1], [0, 0]], fixed=held,
+        **{f"{name}_init": value for name, value in parameters.items()},
+    ).fit(X)  # fmt: skip
+    best = minimize_scalar(lambda phi: -score(phi), bounds=(-0.99, 0.99), method="bounded")
+    assert fitted.converged_
+    assert_allclose(fitted.score(X), -best.fun, rtol=1e-9)
+    assert_allclose(fitted.transition_matrix_[0, 0], best.x, atol=1e-4)

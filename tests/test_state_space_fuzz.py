@@ -349,3 +349,18 @@ def test_conversions_from_statsmodels(kind):
     posterior, log_likelihood = chain.smooth(evidence, offsets)
     assert_allclose(log_likelihood[0], f.llf_obs.sum(), rtol=1e-7)
     close(posterior.means, results.smoothed_state.T, tolerance=1e-6)
+
+
+def test_sunspots_by_the_recipe():
+    """ARMA(2, 2) of the sunspots, -1304.436: variances fall below the smallest number's root."""
+    api = pytest.importorskip("statsmodels.api")
+    x = api.datasets.sunspots.load_pandas().data["SUNACTIVITY"].to_numpy()
+    space = api.tsa.SARIMAX(x - x.mean(), order=(2, 0, 2))
+    results = space.smooth(space.fit(disp=0).params)
+    f = results.filter_results
+    selection = f.selection[:, :, 0]
+    ours = smoother(
+        f.transition[:, :, 0], selection @ f.state_cov[:, :, 0] @ selection.T, f.design[:, :, 0],
+        f.obs_cov[:, :, 0], f.initial_state, f.initial_state_cov,
+    )  # fmt: skip
+    assert_allclose(ours.score_sequences((x - x.mean())[:, None]), -1304.436, atol=1e-3)
