@@ -205,6 +205,13 @@ def clip_covariance(covariance: np.ndarray, floor: Floor) -> np.ndarray:
     return np.where(low[..., None, None], clipped, covariance)
 
 
+def raise_to_floor(covariance: np.ndarray, covariance_type: str, floor: Floor) -> np.ndarray:
+    """One square covariance, no lower than the floor and of its type still."""
+    if covariance_type == "spherical":
+        return np.eye(len(covariance)) * max(covariance[0, 0], floor.variances.max())
+    return clip_covariance(covariance, floor)
+
+
 class CovarianceType(ABC):
     """What one value of ``covariance_type`` means."""
 

@@ -4,9 +4,11 @@ import warnings
 
 import numpy as np
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 
 from sklseq import GaussianHMM, KalmanSmoother, SoftmaxStateSpace
 from sklseq._covariance import mend_covariance, without_negative
+from sklseq.state_space._stationary import stationary_covariance
 
 ROUNDED = {
     "asymmetric": [[1.0, 1e-17], [0.0, 1.0]],
@@ -235,3 +237,33 @@ def test_fit_says_that_it_forgets_given_parameters(rng):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         kalman(warm_start=True, **params).fit(x)
+
+
+@pytest.mark.parametrize("kind", ["diag", "full", "spherical"])
+@pytest.mark.parametrize(
+    "params", [{"reg_covar": 3.0}, {"observation_covariance_init": 1e-9}], ids=str
+)
+def test_a_start_of_the_noise_below_its_floor_is_raised(kind, params):
+    """The first M-step would lift it, the objective fall, and the fit end as "a bug"."""
+    rng = np.random.default_rng(0)
+    X = np.cumsum(rng.normal(size=(60, 2)), axis=0) + rng.normal(size=(60, 2))
+    model = KalmanSmoother(observation_covariance_type=kind, **params)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(X)
+    assert model.n_iter_ > 1
+    assert np.all(np.diff(model.log_likelihoods_) > -1e-10)
+
+
+def test_stationary_chains_far_from_normal_make_no_warnings():
+    """SciPy's solution of P = A P A' + Gamma warns, and need not be a covariance."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "X has no observed")
+        KalmanSmoother(2, initial_state="stationary").fit([[np.nan, -0.19141133, 0.85214226]])
+    A = np.array([[0.5, 1e9], [0.0, 0.5]])
+    P = stationary_covariance(A, np.eye(2))
+    np.testing.assert_allclose(A @ P @ A.T + np.eye(2), P, rtol=1e-12)
+    assert np.linalg.eigvalsh(P / np.sqrt(np.outer(np.diag(P), np.diag(P))))[0] >= -1e-15
+    assert stationary_covariance(np.array([[0.5, 1e200], [0.0, 0.5]]), np.eye(2)) is None

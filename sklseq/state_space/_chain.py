@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sklseq._covariance import Floor, clip_covariance
+from sklseq._covariance import Floor, raise_to_floor
 from sklseq.state_space import _kalman_pass as kernels
 from sklseq.state_space import _whitening as row_kernels
 from sklseq.state_space._estimate import (
@@ -534,9 +534,7 @@ class LinearGaussianChain:
         """Gamma, no lower than its floor."""
         if self.floor is None:
             return covariance
-        if self.covariance_type == "spherical":
-            return np.eye(len(covariance)) * max(covariance[0, 0], self.floor.variances.max())
-        return clip_covariance(covariance, self.floor)
+        return raise_to_floor(covariance, self.covariance_type, self.floor)
 
     def _stationary_m_step(self, statistics, target, penalty=None) -> LinearGaussianChain:
         """Up to the maximum of the expected density, that of S_1 included.

@@ -714,7 +714,7 @@ class KalmanSmoother(BaseStateSpace):
             chain = replace(start.chain, held=chain_held, tied=chain_tied, floor=floor)
             B_held = learning["held"].get("observation_matrix", False)
             settled = known_states or chain.settles_state(start.observation.matrix, B_held)
-            observation = replace(start.observation, **learning)
+            observation = replace(start.observation, **learning).raised()
             check_known(LinearGaussianModel(chain, observation))
             return LinearGaussianModel(
                 self._tied_start(chain, chain_held, settled), observation, known_states

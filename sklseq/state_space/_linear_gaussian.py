@@ -9,9 +9,9 @@ from math import fsum
 import numpy as np
 
 from sklseq._covariance import (
-    clip_covariance,
     covariance_from_vector,
     covariance_to_vector,
+    raise_to_floor,
 )
 from sklseq._sequences import Sequences
 from sklseq.state_space import _whitening as kernels
@@ -323,7 +323,9 @@ class LinearGaussianModel:
                 return None
         covariance = values.get("observation_covariance", observation.covariance)
         if clip and "observation_covariance" in values and observation.floor is not None:
-            covariance = clip_covariance(covariance, observation.floor)
+            covariance = raise_to_floor(
+                covariance, observation.covariance_type, observation.floor
+            )
         observation = replace(
             observation,
             matrix=values["observation_matrix"],

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg.lapack import dtrtri
 
-from sklseq._covariance import Floor, clip_covariance
+from sklseq._covariance import Floor, clip_covariance, raise_to_floor
 from sklseq.state_space import _whitening as kernels
 from sklseq.state_space._chain import SMALL, Evidence
 from sklseq.state_space._estimate import (
@@ -462,6 +462,15 @@ class GaussianObservation:
             own = (len(self.matrix), *statistics.gram.shape)
             statistics = statistics._replace(gram=np.broadcast_to(statistics.gram, own))
         return replace(self, partly_missing=True), statistics
+
+    def raised(self) -> GaussianObservation:
+        """With a covariance no lower than the floor, if all of it is learned: the first M-step
+        would lift it there, and the likelihood might fall."""
+        held = np.any(self.held.get("observation_covariance", False))
+        if held or "observation_covariance" in self.tied or self.covariance.ndim == 3:
+            return self
+        covariance = raise_to_floor(self.covariance, self.covariance_type, self.floor)
+        return replace(self, covariance=covariance)
 
     def _estimate_covariance(self, moment, counts):
         held = self.held.get("observation_covariance", np.array(False))

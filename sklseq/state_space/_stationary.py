@@ -7,7 +7,7 @@ expected density of the first states and of the transitions together.
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import LinAlgError, cho_factor, solve_discrete_lyapunov
+from scipy.linalg import LinAlgError, cho_factor
 from scipy.linalg.lapack import dpotri
 from scipy.optimize import minimize
 
@@ -28,8 +28,9 @@ def stationary_covariance(A: np.ndarray, Gamma: np.ndarray) -> np.ndarray | None
     """P with P = A P A' + Gamma, or None where the chain has (almost) a unit root."""
     if not spectral_radius(A) < STATIONARY_RADIUS:
         return None
-    P = solve_discrete_lyapunov(A, Gamma)
-    return (P + P.T) / 2
+    with np.errstate(over="ignore", invalid="ignore"):  # powers of an A that is far from normal
+        P = lyapunov_by_doubling(A, Gamma)
+    return P if np.all(np.isfinite(P)) else None
 
 
 def maximise_stationary(
@@ -132,7 +133,8 @@ def maximise_stationary(
 def lyapunov_by_doubling(A, Q):
     """P = A P A' + Q of a stable A, by doubling: the sum of A^k Q A'^k in blocks of 1, 2, 4, ...
 
-    Many solutions of small systems are wanted, where SciPy's takes most of its time in Python.
+    Positive semi-definite as a sum of such; SciPy's direct solution is not where A is far from
+    normal, says so by a warning of its own, and takes most of its time in Python.
     """
     P = Q.copy()
     for _ in range(40):  # 2^40 terms
