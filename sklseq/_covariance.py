@@ -24,6 +24,7 @@ from sklseq._validation import check_broadcast, check_parameter_array, check_rea
 STARVED = 1e-8  # expected rows below which a component says nothing about its parameters
 FLOOR_ROUNDING = 1e-3  # relative; eigenvalues of 1e-10 beside 1 have six digits
 SINGULAR = 1e-14  # an eigenvalue of a correlation matrix that is zero but for rounding
+LAST_DIGITS = 1e3 * np.finfo(float).eps
 ROUNDED = 1e-6  # what rounding may have taken from a covariance, in units of its rows
 
 
@@ -130,7 +131,8 @@ def mend_covariance(covariance: np.ndarray, name: str) -> np.ndarray:
 
     Asymmetry and negative eigenvalues are measured in units of the standard deviations, of which
     none counts as less than a thousandth of the largest: rounding follows the largest entries.  Up
-    to ROUNDED they are taken out, beyond it they are an error, which calls the matrix `name`.
+    to ROUNDED they are taken out, beyond it they are an error, which calls the matrix `name`; so is
+    a negative variance of more than the last digits of the largest entry.
     """
     units = _units(covariance)
     scaled = covariance / units
@@ -138,7 +140,9 @@ def mend_covariance(covariance: np.ndarray, name: str) -> np.ndarray:
         raise ValueError(f"{name} must be symmetric, got\n{covariance}.")
     covariance = (covariance + np.swapaxes(covariance, -1, -2)) / 2
     smallest = np.linalg.eigvalsh(covariance / units)[..., 0]
-    if np.any(smallest < -ROUNDED):
+    variances = np.diagonal(covariance, axis1=-2, axis2=-1)
+    last_digits = LAST_DIGITS * np.abs(covariance).max(axis=(-1, -2), initial=0.0)[..., None]
+    if np.any(smallest < -ROUNDED) or np.any(variances < -last_digits):
         raise ValueError(
             f"{name} must be positive semi-definite, its least eigenvalue is "
             f"{np.linalg.eigvalsh(covariance).min()}."

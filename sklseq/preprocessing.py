@@ -132,12 +132,15 @@ def _rows(collection):
 
 
 def _cut(rows, sequences: list) -> list:
-    """The rows of each sequence; of pandas frames with the index that the sequence had."""
+    """The rows of each sequence; in pandas frames with the index that the sequence had, if any."""
     bounds = offsets_of(_lengths(sequences))
     at = getattr(rows, "iloc", rows)
     parts = [at[start:stop] for start, stop in pairwise(bounds)]
-    if hasattr(rows, "set_axis") and hasattr(sequences[0], "index"):
-        parts = [part.set_axis(item.index) for part, item in zip(parts, sequences)]
+    if hasattr(rows, "set_axis"):
+        parts = [
+            part.set_axis(item.index) if hasattr(item, "iloc") else part.reset_index(drop=True)
+            for part, item in zip(parts, sequences)
+        ]
     return parts
 
 

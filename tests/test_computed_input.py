@@ -267,3 +267,11 @@ def test_stationary_chains_far_from_normal_make_no_warnings():
     np.testing.assert_allclose(A @ P @ A.T + np.eye(2), P, rtol=1e-12)
     assert np.linalg.eigvalsh(P / np.sqrt(np.outer(np.diag(P), np.diag(P))))[0] >= -1e-15
     assert stationary_covariance(np.array([[0.5, 1e200], [0.0, 0.5]]), np.eye(2)) is None
+
+
+def test_a_negative_variance_beside_a_large_one_is_no_rounding():
+    with pytest.raises(ValueError, match="initial_state_covariance must be positive semi-definite"):
+        kalman(np.diag([1e12, -1.0]))
+    np.testing.assert_array_equal(
+        kalman(np.diag([1e12, -1e-5])).initial_state_covariance_, np.diag([1e12, 0.0])
+    )

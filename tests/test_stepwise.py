@@ -329,3 +329,15 @@ def test_strings_reach_a_transformer_that_validates_nothing():
     words = [np.array([["a"], ["b"]]), np.array([["b"]])]
     upper = Stepwise(FunctionTransformer(lambda X: np.char.upper(X.astype(str))))
     assert [part.tolist() for part in upper.fit_transform(words)] == [[["A"], ["B"]], [["B"]]]
+
+
+@pytest.mark.parametrize("kind", ["lists", "mixed"])
+def test_frames_out_of_sequences_without_an_index(kind):
+    """A list has a method called index, and not every item is what the first is."""
+    first = [[1.0, 2.0], [3.0, 4.0]]
+    pd = pytest.importorskip("pandas")
+    X = [first, [[5.0, 6.0]]]
+    if kind == "mixed":
+        X = [pd.DataFrame(first, columns=["a", "b"], index=[7, 9]), np.array(X[1])]
+    frames = Stepwise(StandardScaler()).set_output(transform="pandas").fit_transform(X)
+    assert [list(frame.index) for frame in frames] == [[7, 9] if kind == "mixed" else [0, 1], [0]]

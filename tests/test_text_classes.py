@@ -149,3 +149,12 @@ def test_numbers_far_from_the_order_of_one_are_told(scale, shift, told):
         model.fit(X, y)
     assert [str(one.message)[:10] for one in caught] == ["X has mean"] * told
     assert all(one.filename == __file__ for one in caught)
+
+
+@pytest.mark.parametrize("X", [[[1, 2, 3], [2, 3]], [[0.5], [1.0, 2.0]]], ids=str)
+def test_lists_of_numbers_that_differ_in_length_are_told(X):
+    with pytest.raises(ValueError, match=r"row 1 has .* Tokens of a text must be strings"):
+        CharRNNClassifier(hidden_size=4, max_iter=1).fit(X * 3, [0, 1] * 3)
+    numbers = CharRNNClassifier(hidden_size=4, max_iter=1).fit(np.eye(4), [0, 1] * 2)
+    with pytest.raises(ValueError, match="row 1 has"):
+        numbers.predict(X)

@@ -28,6 +28,7 @@ from sklseq.rnn._vocabulary import (
     END,
     EncodedTexts,
     Vocabulary,
+    check_one_length,
     check_texts,
     has_integer_lists,
     has_lists,
@@ -448,6 +449,7 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
                     self.__dict__.pop(name, None)
         else:
             integers = has_integer_lists(X)
+            check_one_length(X)
             X = validate_data(self, X, dtype=np.float64, order="C", reset=reset)
             refuse_overflow(Sequences(X, np.array([0, len(X)])))
             if reset:
@@ -607,6 +609,7 @@ class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
             )
         if texts:
             return self._encode(X)
+        check_one_length(X)
         return as_sequences(validate_data(self, X, dtype=np.float64, order="C", reset=False))
 
     def _logits(self, sequences: EncodedTexts, network=None) -> np.ndarray:

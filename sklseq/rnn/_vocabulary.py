@@ -141,6 +141,18 @@ def has_lists(texts: list) -> bool:
     return any(isinstance(text, list) for text in texts)
 
 
+def check_one_length(X: object) -> None:
+    """Refuse lists of numbers that differ in length: no table of sequences, and no texts."""
+    if not isinstance(X, list | tuple) or not all(isinstance(item, list | tuple) for item in X):
+        return
+    odd = next((i for i, item in enumerate(X) if len(item) != len(X[0])), None)
+    if odd is not None:
+        raise ValueError(
+            f"X holds numbers, of which every row needs as many: row 0 has {len(X[0])}, row {odd} "
+            f"has {len(X[odd])}. Tokens of a text must be strings; row 0 is {X[0]!r:.80}."
+        )
+
+
 def has_integer_lists(X: object) -> bool:
     """Whether X is lists of Python integers, which may be meant as tokens."""
     if not isinstance(X, list | tuple) or not all(isinstance(item, list | tuple) for item in X):

@@ -272,7 +272,9 @@ class TopicMixture(
 
         Expected counts of all chunks are averaged with weight :math:`t^{-\mathrm{decay}}` for
         chunk t, on the scale of all documents seen; ``fit`` counts as a first chunk.  A first
-        chunk is one pass only: let it be large, or come from ``fit``.
+        chunk is one pass only: let it be large, or come from ``fit``.  A learned
+        ``doc_topic_prior`` stands still for the first ten chunks of a stream that does not begin
+        with ``fit``, until topics have parted.
 
         Parameters
         ----------
