@@ -110,10 +110,7 @@ def check_choice(estimator, name: str, choices: Collection[str]) -> str:
 
 def check_parameter_array(value, name: str, shape: tuple) -> np.ndarray:
     """A finite float64 array of a given shape, copied; None in `shape` lets any size through."""
-    try:
-        array = np.array(value, dtype=np.float64, order="C")
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} must be an array of numbers, got {value!r}.") from None
+    array = np.array(as_array(value, name, np.float64), order="C")
     matches = array.ndim == len(shape) and all(
         want in (None, got) for want, got in zip(shape, array.shape)
     )
@@ -215,6 +212,8 @@ def as_fitted(
     """
     value = getattr(estimator, name) if value is None else value
     try:
+        if np.iscomplexobj(value):
+            raise TypeError
         array = np.asarray(value, dtype=np.float64, order="C")
         fits = array.shape == shape or (times and array.shape[1:] == shape)
     except (TypeError, ValueError):  # no numbers, or a parameter that is no size

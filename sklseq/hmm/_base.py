@@ -517,7 +517,7 @@ class BaseHMM(BaseSequenceModel):
     @classmethod
     def _from_chain(cls, startprob, transmat, params: dict):
         """An estimator with a validated chain; the family adds its emission."""
-        n_states = np.size(startprob)
+        n_states = as_array(startprob, "startprob").size
         estimator = cls(n_components=n_states, **params)
         estimator._check_parameters()
         estimator.startprob_ = check_probabilities(startprob, "startprob", (n_states,))

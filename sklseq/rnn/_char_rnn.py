@@ -12,7 +12,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -35,6 +35,7 @@ from sklseq.rnn._vocabulary import (
     check_vocabulary,
     count_symbols,
     frequent_symbols,
+    settled,
     tokenize,
 )
 
@@ -98,13 +99,30 @@ def workers(n_jobs: int | None) -> Iterator[ThreadPoolExecutor | None]:
 
 
 class BaseCharRNN(
-    DocumentationLink, VersionedPickle, ClassNamePrefixFeaturesOutMixin, BaseEstimator
-):
+    DocumentationLink, VersionedPickle, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
+    BaseEstimator,
+):  # fmt: skip
     """What CharRNNClassifier and CharRNNLanguageModel share."""
 
     _head: str  # the head of output_weights_
     _automatic = ("max_iter",)  # parameters that may be "auto"
     _hidden_share: float  # a whole input symbol is hidden with this share of `dropout`
+
+    def fit_transform(self, X, y=None, **fit_params):
+        """``fit``, then ``transform`` of the same texts, which an iterator gives but once.
+
+        Parameters
+        ----------
+        X : array-like of str, or of lists of tokens; for a classifier also numbers
+        y : array-like of shape (n_samples,), default=None
+        **fit_params : dict
+            For ``fit``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, hidden_size)
+        """
+        return super().fit_transform(settled(X), y, **fit_params)
 
     # ---------------------------------------------------------------- parameters
 

@@ -6,7 +6,7 @@ import warnings
 from numbers import Integral
 
 import numpy as np
-from sklearn.base import ClassifierMixin, TransformerMixin
+from sklearn.base import ClassifierMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_random_state
 from sklearn.utils.class_weight import compute_class_weight
@@ -38,7 +38,7 @@ from sklseq.rnn._vocabulary import (
 )
 
 
-class CharRNNClassifier(ClassifierMixin, TransformerMixin, BaseCharRNN):
+class CharRNNClassifier(ClassifierMixin, BaseCharRNN):
     """Label of a text, by a recurrent network that reads it character by character.
 
     The network reads a start symbol and the characters one after another; one head sees the pooled

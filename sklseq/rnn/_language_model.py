@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.base import DensityMixin, TransformerMixin
+from sklearn.base import DensityMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -17,7 +17,7 @@ from sklseq.rnn._vocabulary import EncodedTexts, check_texts, has_lists, tokeniz
 STREAM_WINDOWS = 4  # a stream cut from a long text is at least so many windows long
 
 
-class CharRNNLanguageModel(TransformerMixin, DensityMixin, BaseCharRNN):
+class CharRNNLanguageModel(DensityMixin, BaseCharRNN):
     """Distribution of texts, one character after another, by a recurrent network.
 
     x_{t+1} ~ Multinomial(softmax(W_hy h_t + b)) with h_t the state of the cell; the end of a text

@@ -230,7 +230,7 @@ def n_seen(sequences: Sequences) -> int:
 
 
 def check_observation_matrix(value) -> np.ndarray:
-    if np.ndim(value) != 2:
+    if as_array(value, "observation_matrix").ndim != 2:
         raise ValueError(
             "observation_matrix must have shape (n_features, n_components), got "
             f"{np.shape(value)}."

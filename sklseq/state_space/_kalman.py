@@ -341,7 +341,7 @@ class KalmanSmoother(BaseStateSpace):
         ValueError
             Names the parameter, the rule and the value got.
         """
-        if np.ndim(observation_matrix) == 3:
+        if as_array(observation_matrix, "observation_matrix").ndim == 3:
             B = check_timed(observation_matrix, "observation_matrix", (None, None))
         else:
             B = check_observation_matrix(observation_matrix)
@@ -358,7 +358,8 @@ class KalmanSmoother(BaseStateSpace):
         )
         estimator.observation_matrix_ = B
         estimator.observation_covariance_ = Sigma
-        offset = observation_offset if np.ndim(observation_offset) else [observation_offset] * p
+        offset = as_array(observation_offset, "observation_offset")
+        offset = offset if offset.ndim else [observation_offset] * p
         estimator.observation_offset_ = check_parameter_array(offset, "observation_offset", (p,))
         estimator.initial_state_mean_ = check_parameter_array(
             initial_state_mean, "initial_state_mean", (d,)

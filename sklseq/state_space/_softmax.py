@@ -24,6 +24,7 @@ from sklseq._sequences import (
     warn_labels,
 )
 from sklseq._validation import (
+    as_array,
     as_fitted,
     check_choice,
     check_count,
@@ -305,7 +306,8 @@ class SoftmaxStateSpace(BaseStateSpace):
         p, d = B.shape
         estimator = cls(d, **params)
         estimator._check_parameters()
-        offset = observation_offset if np.ndim(observation_offset) else [observation_offset] * p
+        offset = as_array(observation_offset, "observation_offset")
+        offset = offset if offset.ndim else [observation_offset] * p
         estimator._set_model(
             SoftmaxModel(
                 LinearGaussianChain(

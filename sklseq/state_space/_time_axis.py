@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 import numpy as np
 
 from sklseq._covariance import reshaped_covariance
-from sklseq._validation import check_parameter_array, check_squares
+from sklseq._validation import as_array, check_parameter_array, check_squares
 from sklseq.state_space._base import check_covariance
 from sklseq.state_space._linear_gaussian import LinearGaussianModel
 from sklseq.state_space._observation import GaussianObservation
@@ -31,7 +31,7 @@ def make_observation(matrix, covariance, *others, **named) -> GaussianObservatio
 
 def check_timed(value, name: str, shape: tuple) -> np.ndarray:
     """A parameter of `shape`, or with a time axis before it where it may have one."""
-    timed = name.removesuffix("_init") in MAY_VARY and np.ndim(value) == 3
+    timed = name.removesuffix("_init") in MAY_VARY and as_array(value, name).ndim == 3
     if name.removesuffix("_init").endswith("covariance"):
         return check_covariance(value, name, shape[0], times=timed)
     shape = (None, *shape) if timed else shape
