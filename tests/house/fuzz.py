@@ -1,6 +1,7 @@
 """Hostile input to every public class and method.
 
     python tests/house/fuzz.py --seconds 60 --seed 0    # exit 1 and a list if something is wrong
+    ... --cases 4000                                    # no more: the same on every fast machine
     python tests/house/fuzz.py --repro 17 --seed 0      # one case again, here, every call told
 
 A case depends on the seed and its number alone.  Cases run in a process of their own, so that a
@@ -537,7 +538,7 @@ def work(args):
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     end, number, n_calls = time.monotonic() + args.seconds, args.first, 0
     with open(args.journal, "w", buffering=1) as journal, open(args.found, "a") as found:
-        while time.monotonic() < end:
+        while time.monotonic() < end and number < args.cases:
             journal.write(f"{number} {n_calls}\n")
             case = Case(args.seed, number)
             try:
@@ -555,10 +556,11 @@ def supervise(args) -> int:
     with tempfile.TemporaryDirectory() as folder:
         journal, found = Path(folder, "journal"), Path(folder, "found")
         found.touch()
-        while (left := end - time.monotonic()) > 0:
+        while (left := end - time.monotonic()) > 0 and first < args.cases:
             journal.write_text("")
-            command = [sys.executable, __file__, "--seed", args.seed, "--seconds", left, "--first",
-                       first, "--journal", journal, "--found", found]  # fmt: skip
+            command = [sys.executable, __file__, "--seed", args.seed, "--seconds", left,
+                       "--cases", args.cases, "--first", first, "--journal", journal,
+                       "--found", found]  # fmt: skip
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
             process = subprocess.Popen(
                 list(map(str, command)), stderr=subprocess.PIPE, text=True, env=environment
@@ -617,6 +619,7 @@ def report(findings, n_cases, n_calls) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--cases", type=int, default=10**9, help="the most, however fast they are")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--repro", type=int, help="the number of a case")
     for name in ("--journal", "--found"):
