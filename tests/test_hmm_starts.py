@@ -256,3 +256,13 @@ def test_a_start_is_numbered_by_the_means_that_are_given(rng, given):
     for n_init in (1, 3):
         model.set_params(n_init=n_init, random_state=0).fit(X)
         np.testing.assert_allclose(model.transmat_, turn, atol=0.05)
+
+
+def test_rows_that_cannot_be_told_apart_are_no_halves():
+    """Differences whose squares are 0: k-means has one cluster where two were asked for."""
+    X = np.random.default_rng(0).normal(size=(30, 3)) * 1e-282
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = GaussianHMM(3, random_state=0).fit(X)
+    assert np.isfinite(model.score(X))

@@ -57,11 +57,16 @@ def _split_rows(rows, n_parts: int, random_state) -> np.ndarray:
         two = KMeans(2, n_init=1, random_state=random_state).fit(_some_of(scaled, random_state))
         second = two.predict(scaled) == 1
         halves = part[~second], part[second]
+        if not all(map(len, halves)):  # rows whose squared distances underflow
+            return -np.inf, part, ()
         return cost(part) - sum(map(cost, halves)), part, halves
 
     parts = [split(np.arange(len(rows)))]
     while len(parts) < n_parts:
-        _, _, halves = parts.pop(int(np.argmax([gain for gain, _, _ in parts])))
+        most = int(np.argmax([gain for gain, _, _ in parts]))
+        if parts[most][0] == -np.inf:  # nothing that could be told apart is left
+            break
+        _, _, halves = parts.pop(most)
         parts += map(split, halves)
     labels = np.empty(len(rows), dtype=np.intp)
     for k, (_, part, _) in enumerate(parts):

@@ -535,6 +535,7 @@ def fitted(entry) -> bytes:
 def work(args):
     """Cases from `args.first` on; says before each which one it is."""
     faulthandler.enable()
+    warnings.simplefilter("ignore")  # of making the data; those of calls are recorded
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     end, number, n_calls = time.monotonic() + args.seconds, args.first, 0
     with open(args.journal, "w", buffering=1) as journal, open(args.found, "a") as found:
@@ -554,7 +555,7 @@ def work(args):
 def supervise(args) -> int:
     end, first, n_calls = time.monotonic() + args.seconds, 0, 0
     with tempfile.TemporaryDirectory() as folder:
-        journal, found = Path(folder, "journal"), Path(folder, "found")
+        journal, found, said = (Path(folder, name) for name in ("journal", "found", "said"))
         found.touch()
         while (left := end - time.monotonic()) > 0 and first < args.cases:
             journal.write_text("")
@@ -562,11 +563,12 @@ def supervise(args) -> int:
                        "--cases", args.cases, "--first", first, "--journal", journal,
                        "--found", found]  # fmt: skip
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-            process = subprocess.Popen(
-                list(map(str, command)), stderr=subprocess.PIPE, text=True, env=environment
-            )
-            hung = wait_for(process, journal)
-            trace = process.stderr.read()
+            with open(said, "w") as stderr:  # a pipe that nobody reads would stop it when full
+                process = subprocess.Popen(
+                    list(map(str, command)), stderr=stderr, env=environment
+                )
+                hung = wait_for(process, journal)
+            trace = said.read_text()
             lines = journal.read_text().splitlines() or [f"{first} 0"]
             first, calls = map(int, lines[-1].split())
             n_calls += calls
