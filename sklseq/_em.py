@@ -147,6 +147,7 @@ class _Run:
     def __init__(self, start, workers: Workers, progress: Progress, acceleration: str | None):
         self.workers, self.progress, self.acceleration = workers, progress, acceleration
         self.converged = self.fell = False
+        self.stalled = False  # a climb ended with iterations left
         self.fell_to = np.nan
         self.reached = _Reached(start, None, (), ())
         self.record(start, *_expect(start, workers))
@@ -425,6 +426,12 @@ def _warn_unfinished(
         message = (
             f"Fitting {name} was interrupted after {run.n_iter} iterations: the best parameters so "
             f"far are kept; fit with warm_start=True goes on from there.{interrupted}"
+        )
+    elif run.stalled and not run.fell:
+        message = (
+            f"{name} did not converge: the search ended after {run.n_iter} of max_iter={max_iter} "
+            f"iterations on a flat ridge, where a gain of tol={tol:g} nats per step cannot be told "
+            "from rounding. Raise tol, or start from other values."
         )
     elif not run.converged and not run.fell and run.n_iter > 0:
         gain = np.diff(run.reached.objectives[-2:])[0]

@@ -440,3 +440,47 @@ def test_the_autoregression_of_an_arma_process_is_learned(start):
     assert fitted.converged_
     assert_allclose(fitted.score(X), -best.fun, rtol=1e-9)
     assert_allclose(fitted.transition_matrix_[0, 0], best.x, atol=1e-4)
+
+
+# ---- noise that starts small
+
+
+LEVEL = {
+    "transition_matrix_init": [[1.0]], "observation_matrix_init": [[1.0]],
+    "observation_offset_init": [0.0],
+    "fixed": ("transition_matrix", "observation_matrix", "observation_offset"),
+}  # fmt: skip
+
+
+def level_and_noise():
+    rng = np.random.default_rng(0)
+    return np.cumsum(rng.normal(size=(120, 1)), 0) + rng.normal(size=(120, 1))
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-6, 1e-4, 1e-3, 3e-3])
+def test_noise_that_starts_small_ends_at_the_maximum(noise, silent):
+    X = level_and_noise()
+    best = KalmanSmoother(1, **LEVEL).fit(X).log_likelihood_
+    fitted = KalmanSmoother(1, observation_covariance_init=noise, **LEVEL).fit(X)
+    assert fitted.converged_
+    assert_allclose(fitted.log_likelihood_, best, rtol=0, atol=fitted.tol)
+
+
+@pytest.mark.parametrize("params", [{}, {"initial_state": "stationary"}])
+def test_noise_that_starts_small_with_a_free_transition(params):
+    X = level_and_noise()
+    best = KalmanSmoother(1, **params).fit(X).log_likelihood_
+    fitted = KalmanSmoother(1, observation_covariance_init=1e-4, **params).fit(X)
+    assert fitted.converged_
+    assert fitted.log_likelihood_ >= best - fitted.tol
+
+
+def test_noise_that_starts_small_with_a_time_axis():
+    X = level_and_noise()
+    params = LEVEL | {"observation_matrix_init": np.ones((len(X), 1, 1))}
+    best = KalmanSmoother(1, **LEVEL).fit(X).log_likelihood_
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", ConvergenceWarning)
+        fitted = KalmanSmoother(1, observation_covariance_init=1e-4, **params).fit(X)
+    assert fitted.converged_ != bool(told)
+    assert fitted.log_likelihood_ > best - 1e-3

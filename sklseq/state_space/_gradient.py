@@ -38,7 +38,8 @@ from sklseq.state_space._stationary import covariance_coordinates, lyapunov_by_d
 PATIENCE = 20  # iterations of EM before a search by the slope takes over
 MOST_FREE = 300  # coordinates of a search: beyond, EM is left alone
 MOST_DIFFERENCES = 40  # coordinates whose slope may be taken by differences throughout
-ROUNDS = 8  # of the search, each in units of its own start
+SMALL_NOISE = 1e-2  # of what the states move a feature: below, larger noise is tried as well
+RESTARTS = 5  # of EM from larger noise
 MOST_CONDITIONED = 24  # coordinates whose curvature is found before a round
 TRACE = 1e-14  # of the largest variance: no more than rounding
 LATE = 10  # evaluations without a gain to speak of, after which running out of them is no matter
@@ -165,6 +166,50 @@ def zero_variances(model: LinearGaussianModel) -> tuple[np.ndarray, float]:
         np.square(observation.matrix).mean(), 1e-300)  # fmt: skip
     largest = max(variances.max(), reading) or np.diag(chain.initial_covariance).min()
     return np.flatnonzero((variances <= TRACE * largest) & ~np.diag(held)), largest
+
+
+def small_noises(model: LinearGaussianModel) -> tuple[np.ndarray, np.ndarray]:
+    """Features whose noise is free and far below what one step of the states adds to them, and
+    that size of each feature.
+
+    By its logarithm a variance near 0 has hardly a slope or a curvature, and EM hardly a step.
+    """
+    R, nothing = model.observation.covariance, np.empty(0, dtype=np.intp)
+    if R.ndim == 3 or "observation_covariance" in model.tied:
+        return nothing, np.empty(0)
+    B, Gamma = model.observation.matrix, model.chain.transition_covariance
+    B = B if B.ndim == 3 else B[None]
+    Gamma = Gamma.mean(axis=0) if Gamma.ndim == 3 else Gamma
+    size = np.einsum("tpi,ij,tpj->p", B, Gamma, B) / len(B)
+    held = np.diag(np.broadcast_to(model.held_entries("observation_covariance"), R.shape))
+    return np.flatnonzero((np.diag(R) < SMALL_NOISE * size) & ~held), size
+
+
+def try_larger_noise(run) -> float:
+    """Small variances of the observation made larger where the likelihood rises; the gain in
+    nats per step."""
+    begin = run.objective
+    name = "observation_covariance"
+    small, size = small_noises(run.reached.model)
+    for i in small:
+        model = run.reached.model
+        values, best, highest = model.parameters(), None, run.reached.log_likelihoods[-1]
+        for share in (0.3, 0.1, 0.01):
+            lifted = values[name].copy()
+            lifted[i, i] = share * size[i]
+            if model.observation.covariance_type == "spherical":
+                lifted = share * size[i] * np.eye(len(lifted))
+            moved = model.with_parameters(values | {name: lifted})
+            if moved is None:
+                continue
+            reached = run.log_likelihood(moved) / run.workers.sequences.n_steps
+            if np.isfinite(reached) and reached > highest:
+                best, highest = moved, reached
+        if best is not None:
+            statistics, value = run.evaluate(best)
+            if np.isfinite(value) and value > run.objective * run.workers.sequences.n_steps:
+                run.record(best, statistics, value)
+    return run.objective - begin
 
 
 # -- the slope
@@ -449,13 +494,26 @@ class Climb:
 
     def __call__(self, run, max_iter: int, tol: float) -> None:
         model = run.reached.model
-        if run.fell or not self._wanted(model, tol):
+        if run.fell:
+            return
+        if not self._wanted(model, tol):
+            if self.always and tol > 0:
+                self._restart(run, max_iter, tol)
             return
         search = _Search(run, max_iter, tol)
         if len(search.coordinates) > MOST_FREE:
             run.advance(max_iter, tol)
         else:
             search.go()
+
+
+    def _restart(self, run, max_iter: int, tol: float) -> None:
+        """EM again, from larger noise where that is better."""
+        for _ in range(RESTARTS):
+            if not run.converged or try_larger_noise(run) <= tol:
+                return
+            run.converged = False
+            run.advance(max_iter, tol)
 
 
 class _Spent(Exception):
@@ -491,10 +549,21 @@ class _Search:
             return
         try:
             self._lift()
-            run.converged = self._rounds_end_flat(believed)
+            if try_larger_noise(run) > 0:
+                self._begin()
+            flat = self._rounds_end_flat(believed)
+            while flat and try_larger_noise(run) * self.n_steps > self.small:
+                self.all_differences = False
+                self._begin()
+                flat = self._rounds_end_flat(False)
+            run.converged = flat
         except _Spent:
             late = len(self.totals) > LATE and self.total - self.totals[-LATE] < 0.1 * self.small
             run.converged = late or (believed and self.total - begin < self.small)
+            if run.converged:
+                run.converged = try_larger_noise(run) * self.n_steps <= self.small
+        else:
+            run.stalled = not run.converged
 
     def _lift(self) -> None:
         """Variances off 0, where the likelihood rises."""
@@ -521,7 +590,8 @@ class _Search:
             self.run.record(model, statistics, value)
 
     def _rounds_end_flat(self, believed: bool) -> bool:
-        for self.round in range(ROUNDS):
+        for number in range(1 + max(self.left, 0)):  # a round that gains spends some of them
+            self.round = number
             hidden = self._round()
             if not self.total - self.start > self.small:
                 if hidden <= self.enough:

@@ -125,7 +125,9 @@ class KalmanSmoother(BaseStateSpace):
         After a fit on one sequence, a flat X goes on from its end instead of starting anew: every
         block of a ``TimeSeriesSplit`` does.
     max_iter : int, default=200
-        The largest number of iterations (E-steps).
+        The largest number of iterations, those of EM and the evaluations of the quasi-Newton
+        steps.  Not counted are the passes that find the units and the curvature of these steps
+        and those that try larger variances; ``n_iter_`` counts the steps that gained.
     tol : float, default=1e-6
         Stop when the log-likelihood gains less than this per step, in nats.
     learning_decay : float, default=0.7
