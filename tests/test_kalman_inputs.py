@@ -107,3 +107,13 @@ def test_rows_of_both_are_asked_for():
     _, X, U = example()
     with pytest.raises(ValueError, match=r"input_matrix_init must have shape \(5, 2\)"):
         KalmanSmoother(2, inputs_to="both", input_matrix_init=np.zeros((2, 2))).fit(X, inputs=U)
+
+
+def test_fit_predict_of_a_model_that_continues_is_of_the_training_data():
+    """Which begin where they began, and not at their own end."""
+    X = np.cumsum(np.random.default_rng(0).normal(size=(40, 1)), axis=0)
+    expected = KalmanSmoother().fit(X).predict(X)
+    for method in ("fit_predict", "fit_transform"):
+        np.testing.assert_array_equal(getattr(KalmanSmoother(continues=True), method)(X), expected)
+        several = [X[:20], X[20:]]
+        assert len(getattr(KalmanSmoother(continues=True), method)(several)) == 2

@@ -629,7 +629,8 @@ class CharRNNLanguageModel(DensityMixin, BaseCharRNN):
             Draw among so many most probable characters.
         top_p : float in (0, 1], default=1.0
             Draw among the fewest most probable characters that have this probability together,
-            at this temperature and after ``top_k`` (nucleus sampling [4]_).
+            at this temperature and after ``top_k`` (nucleus sampling,
+            Holtzman et al. 2020).
         joiner : str or None, default=None
             Joins the drawn tokens to strings, for a callable analyzer or a model of lists of
             tokens; None: as above.

@@ -852,7 +852,7 @@ class KalmanSmoother(BaseStateSpace):
             As of ``transform``.
         """
         fitted = self.fit(X, y, inputs=inputs, states=states, groups=groups, lengths=lengths)
-        return fitted.transform(X, inputs=inputs, groups=groups, lengths=lengths)
+        return fitted._anew().transform(X, inputs=inputs, groups=groups, lengths=lengths)
 
     def fit_predict(self, X, y=None, *, inputs=None, states=None, groups=None, lengths=None):
         """Fit, then predict the same data.
@@ -868,7 +868,7 @@ class KalmanSmoother(BaseStateSpace):
             As of ``predict``.
         """
         fitted = self.fit(X, y, inputs=inputs, states=states, groups=groups, lengths=lengths)
-        return fitted.predict(X, inputs=inputs, groups=groups, lengths=lengths)
+        return fitted._anew().predict(X, inputs=inputs, groups=groups, lengths=lengths)
 
     # ---- inference
 

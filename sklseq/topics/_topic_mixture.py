@@ -268,13 +268,13 @@ class TopicMixture(
         return self
 
     def partial_fit(self, X, y=None) -> TopicMixture:
-        r"""Learn from one chunk of a stream of documents, by online variational Bayes [3]_.
+        r"""Learn from one chunk of a stream of documents, by online variational Bayes.
 
         Expected counts of all chunks are averaged with weight :math:`t^{-\mathrm{decay}}` for
         chunk t, on the scale of all documents seen; ``fit`` counts as a first chunk.  A first
         chunk is one pass only: let it be large, or come from ``fit``.  A learned
         ``doc_topic_prior`` stands still for the first ten chunks of a stream that does not begin
-        with ``fit``, until topics have parted.
+        with ``fit``, until topics have parted.  Source: Hoffman, Blei and Bach (2010), as in the class.
 
         Parameters
         ----------
