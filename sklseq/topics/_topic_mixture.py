@@ -274,7 +274,7 @@ class TopicMixture(
         chunk t, on the scale of all documents seen; ``fit`` counts as a first chunk.  A first
         chunk is one pass only: let it be large, or come from ``fit``.  A learned
         ``doc_topic_prior`` stands still for the first ten chunks of a stream that does not begin
-        with ``fit``, until topics have parted.  Source: Hoffman, Blei and Bach (2010), as in the class.
+        with ``fit``, until topics have parted.  Source: Hoffman, Blei and Bach (2010).
 
         Parameters
         ----------
