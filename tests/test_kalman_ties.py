@@ -162,3 +162,37 @@ def test_bad_ties_say_what_is_wrong(key, names, message):
     model["A"] = np.diag([0.5, 0.5])
     with pytest.raises(ValueError, match=message):
         estimator_of(model, {key: names}, diag=True).fit(X)
+
+
+def cycle(**params):
+    return KalmanSmoother(
+        2, transition_matrix_init=[[0.9, 0.3], [-0.3, 0.9]], observation_matrix_init=[[1.0, 0.0]],
+        max_iter=8, **params,
+    )  # fmt: skip
+
+
+CYCLE = {"transition_matrix": [["c", "s"], ["s", "c"]], "observation_matrix": True}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_ties_are_those_of_the_fit_and_bind_a_warm_start():
+    X = np.cumsum(np.random.default_rng(0).normal(size=(60, 1)), axis=0)
+    fitted = cycle(fixed=CYCLE).fit(X)
+    expected = fitted.bic(X)
+    assert fitted.set_params(transition_matrix_init=None).bic(X) == expected
+    untied = cycle(fixed={"observation_matrix": True}, warm_start=True).fit(X)
+    with pytest.raises(ValueError, match="which fixed ties, are not in the ratios"):
+        untied.set_params(fixed=CYCLE).fit(X)
+    again = cycle(fixed=CYCLE, warm_start=True).fit(X).fit(X).transition_matrix_
+    np.testing.assert_allclose(again, [again[0], [-again[0, 1], again[0, 0]]], rtol=1e-12)
+
+
+def test_names_may_be_objects_and_have_the_shape_of_the_matrix():
+    X = np.random.default_rng(0).normal(size=(30, 1))
+    names = np.array(CYCLE["transition_matrix"], dtype=object)
+    params = {"max_iter": 1, "tol": 1.0}
+    a = cycle(fixed=CYCLE | {"transition_matrix": names}).set_params(**params).fit(X)
+    b = cycle(fixed=CYCLE).set_params(**params).fit(X)
+    np.testing.assert_array_equal(a.transition_matrix_, b.transition_matrix_)
+    with pytest.raises(ValueError, match=r"a name for each entry of transition_matrix_init"):
+        cycle(fixed=CYCLE | {"transition_matrix": "a"}).fit(X)

@@ -167,8 +167,8 @@ class MultinomialHMM(BaseHMM):
     emissionprob_init : array-like of shape (n_components, n_features), default=None
         Starting value of the emission probabilities; a zero stays zero.
     fixed : str, tuple of str or dict of str -> bool mask, default=()
-        Parameters held at their ``*_init``: "startprob", "transmat", "emissionprob"; a mask
-        holds single entries.
+        Parameters held at their ``*_init`` (with ``warm_start`` where the last fit left them):
+        "startprob", "transmat", "emissionprob"; a mask holds single entries.
     startprob_prior : float or array-like of shape (n_components,), default=None
         Concentration of a Dirichlet prior on the start distribution, at least 1: one more than the
         starts that it counts as.  None: no prior.  Only with ``initial_state="learn"``.

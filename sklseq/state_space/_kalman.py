@@ -50,7 +50,7 @@ from sklseq.state_space._innovations import Innovations, innovations
 from sklseq.state_space._linear_gaussian import LinearGaussianModel, step_numbers
 from sklseq.state_space._standard_errors import StandardErrors, standard_errors
 from sklseq.state_space._start import data_driven, from_known_states, noise_for
-from sklseq.state_space._ties import split_ties, tied_directions
+from sklseq.state_space._ties import check_on_ties, split_ties, tied_directions
 from sklseq.state_space._time_axis import (
     at_step,
     check_known,
@@ -108,8 +108,9 @@ class KalmanSmoother(BaseStateSpace):
         Starting value of :math:`B_u` or :math:`D` (both: of n_components + n_features rows);
         default zero.
     fixed : str, tuple of str or dict of str -> bool mask or array of names, default=()
-        Parameters held at their ``*_init``, by the names above without ``_init``; a mask holds
-        single entries.  An array of names in the shape of :math:`A`, :math:`\Gamma`, :math:`B`,
+        Parameters held at their ``*_init`` (with ``warm_start`` where the last fit left them), by
+        the names above without ``_init``; a mask holds single entries.  An array of
+        names in the shape of :math:`A`, :math:`\Gamma`, :math:`B`,
         :math:`\Sigma` or :math:`d` ties entries: those of one name keep their ratios in ``*_init``
         (where all are 0 there: stay equal), and "" holds an entry.  ``[["c", "s"], ["s", "c"]]``
         with the start ``[[.9, .3], [-.3, .9]]`` is a cycle, ``[["q", ""], ["", "q"]]`` one
@@ -376,7 +377,7 @@ class KalmanSmoother(BaseStateSpace):
                 input_matrix, "input_matrix", (estimator._input_rows(), None)
             )
         estimator._set_final(None)
-        estimator._held = {}
+        estimator._held, estimator._tied = {}, {}
         estimator._coordinates_known = False
         estimator._stream = None
         return estimator
@@ -592,8 +593,9 @@ class KalmanSmoother(BaseStateSpace):
         known_states = states is not None
         if known_states:
             sequences = _with_states(sequences, states, self.n_components)
-        fixed, self._names = split_ties(self.fixed)
+        fixed, names = split_ties(self.fixed)
         self._held = check_fixed(self, self._shapes(n_inputs), fixed)
+        self._tied = self._ties(names)  # kept: *_init may be set to others
         starts = self._starts(sequences, n_inputs, known_states)
         if not finish:
             _warn_blind(starts[0])
@@ -683,6 +685,7 @@ class KalmanSmoother(BaseStateSpace):
         learner = self._learner(sequences, known_states)
         if self.warm_start and hasattr(self, "transition_matrix_"):
             starts = [self._warm_model(n_inputs)]
+            check_on_ties(starts[0].parameters(), self._tied)
         else:
             random_state = check_random_state(self.random_state)
             randoms = [None] + [random_state] * (self.n_init - 1)
@@ -709,7 +712,7 @@ class KalmanSmoother(BaseStateSpace):
             floor = Floor(column_scale(states), self.reg_covar)
         chain_held = self._chain_held(held, n_starts)
         self._hold_inputs(held, chain_held, learning["held"])
-        tied = self._ties()
+        tied = getattr(self, "_tied", {})  # a pickle of 0.1 has none
         learning["tied"] = {name: tied[name] for name in _OBSERVATION_NAMES if name in tied}
         chain_tied = {name: move for name, move in tied.items() if name not in _OBSERVATION_NAMES}
 
@@ -725,14 +728,14 @@ class KalmanSmoother(BaseStateSpace):
 
         return learner
 
-    def _ties(self) -> dict[str, np.ndarray]:
+    def _ties(self, names: dict) -> dict[str, np.ndarray]:
         """Directions of the parameters whose entries ``fixed`` ties by names."""
         shapes = self._shapes(0)
         return {
             name: tied_directions(
-                name, names, self._given(name, shapes[name]), getattr(self, f"{name}_type", "full")
+                name, one, self._given(name, shapes[name]), getattr(self, f"{name}_type", "full")
             )
-            for name, names in getattr(self, "_names", {}).items()
+            for name, one in names.items()
         }
 
     def _hold_inputs(self, held, *parts: dict) -> None:
@@ -825,7 +828,7 @@ class KalmanSmoother(BaseStateSpace):
             chain_held["initial_state_covariance"] = np.array(True)
         self._hold_inputs(held, chain_held, observation_held)
         stationary = self.initial_state == "stationary"
-        tied = self._ties()
+        tied = getattr(self, "_tied", {})
         chain = replace(model.chain, held=chain_held, tied=tied, stationary=stationary)
         observation = replace(model.observation, held=observation_held, tied=tied)
         count = chain.n_free_parameters() + observation.n_free_parameters()

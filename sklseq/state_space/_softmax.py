@@ -108,8 +108,8 @@ class SoftmaxStateSpace(BaseStateSpace):
     initial_state_covariance_init : array-like, default=None
         Starting value of :math:`P_0`: a matrix, variances, or one variance.
     fixed : str, tuple of str or dict of str -> bool mask, default=()
-        Parameters held at their ``*_init``, by the names above without ``_init``; a mask holds
-        single entries.
+        Parameters held at their ``*_init`` (with ``warm_start`` where the last fit left them), by
+        the names above without ``_init``; a mask holds single entries.
     acceleration : {"squarem", None}, default="squarem"
         Extrapolate over pairs of EM steps, never accepting a fall; None is plain EM.
     continues : bool, default=False

@@ -21,7 +21,7 @@ def split_ties(fixed) -> tuple:
     if not isinstance(fixed, Mapping):
         return fixed, {}
     arrays = {name: np.asarray(value) for name, value in fixed.items()}
-    names = {name: array for name, array in arrays.items() if array.dtype.kind == "U"}
+    names = {name: array.astype(str) for name, array in arrays.items() if _are_names(array)}
     for name in names:
         if name not in MAY_BE_TIED:
             raise ValueError(
@@ -31,10 +31,18 @@ def split_ties(fixed) -> tuple:
     return {**fixed, **{name: array == "" for name, array in names.items()}}, names
 
 
+def _are_names(array: np.ndarray) -> bool:
+    words = array.dtype.kind == "O" and all(isinstance(one, str) for one in array.flat)
+    return array.dtype.kind == "U" or (words and array.size > 0)
+
+
 def tied_directions(name: str, names, start, covariance_type: str) -> np.ndarray:
     """The ways in which a parameter may move, one for each name, (k, *shape)."""
-    if start.ndim != names.ndim:
-        raise ValueError(f"{name}_init has a time axis: fixed cannot tie its entries by names.")
+    if start.shape != names.shape:
+        raise ValueError(
+            f"fixed[{name!r}] must have a name for each entry of {name}_init, shape {start.shape} "
+            f"(and no time axis), got shape {names.shape}."
+        )
     if name.endswith("covariance"):
         if np.any(names != names.T):
             raise ValueError(f"fixed[{name!r}] must be symmetric, got\n{names}.")
@@ -57,6 +65,20 @@ def tied_directions(name: str, names, start, covariance_type: str) -> np.ndarray
             )
         directions.append(np.where(together, start if np.any(values) else 1.0, 0.0))
     return np.array(directions).reshape(-1, *start.shape)
+
+
+def check_on_ties(parameters: Mapping, tied: Mapping) -> None:
+    """Refuse a warm start whose entries are not in the ratios that are to be kept."""
+    for name, directions in tied.items():
+        for move in directions:
+            group = move != 0
+            factors = parameters[name][group] / move[group]
+            if np.ptp(factors) > 1e-8 * np.abs(factors).max():
+                raise ValueError(
+                    f"warm_start: the entries {parameters[name][group]} of {name}_, which fixed "
+                    f"ties, are not in the ratios {move[group]} of {name}_init. Fit without "
+                    "warm_start, or assign values in these ratios."
+                )
 
 
 def columns_along(tied: Mapping, held, parts) -> np.ndarray | None:
