@@ -196,3 +196,16 @@ def test_names_may_be_objects_and_have_the_shape_of_the_matrix():
     np.testing.assert_array_equal(a.transition_matrix_, b.transition_matrix_)
     with pytest.raises(ValueError, match=r"a name for each entry of transition_matrix_init"):
         cycle(fixed=CYCLE | {"transition_matrix": "a"}).fit(X)
+
+
+def test_a_stream_from_known_parameters_holds_what_is_fixed():
+    X = np.cumsum(np.random.default_rng(0).normal(size=(60, 1)), axis=0)
+    known = {
+        "transition_matrix": [[0.7]], "transition_covariance": 1.0, "observation_matrix": [[1.0]],
+        "observation_covariance": 1.0, "initial_state_mean": [0.0], "initial_state_covariance": 1.0,
+    }  # fmt: skip
+    held = {"fixed": "transition_matrix", "transition_matrix_init": [[0.7]]}
+    model = KalmanSmoother.from_parameters(**known, **held).partial_fit(X)
+    np.testing.assert_array_equal(model.transition_matrix_, [[0.7]])
+    assert model.observation_covariance_[0, 0] != 1.0
+    assert KalmanSmoother.from_parameters(**known).partial_fit(X).transition_matrix_[0, 0] != 0.7

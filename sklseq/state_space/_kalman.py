@@ -593,9 +593,7 @@ class KalmanSmoother(BaseStateSpace):
         known_states = states is not None
         if known_states:
             sequences = _with_states(sequences, states, self.n_components)
-        fixed, names = split_ties(self.fixed)
-        self._held = check_fixed(self, self._shapes(n_inputs), fixed)
-        self._tied = self._ties(names)  # kept: *_init may be set to others
+        self._hold_fixed(n_inputs)
         starts = self._starts(sequences, n_inputs, known_states)
         if not finish:
             _warn_blind(starts[0])
@@ -614,6 +612,12 @@ class KalmanSmoother(BaseStateSpace):
         result = result._replace(converged=finish and result.converged)
         self._set_result(result, sequences, known_states)
 
+    def _hold_fixed(self, n_inputs: int) -> None:
+        """What `fixed` holds and ties, kept: parameters may be set to others after the fit."""
+        fixed, names = split_ties(self.fixed)
+        self._held = check_fixed(self, self._shapes(n_inputs), fixed)
+        self._tied = self._ties(names)
+
     def _learn_chunk(self, sequences: Sequences, states) -> None:
         model = self._warm_model(self._n_inputs())
         known_states = states is not None
@@ -622,7 +626,9 @@ class KalmanSmoother(BaseStateSpace):
         if known_states:
             sequences = _with_states(sequences, states, self.n_components)
         stream = self._stream
-        if stream is None:
+        if stream is None:  # the first chunk of known parameters
+            self._hold_fixed(self._n_inputs())
+            check_on_ties(model.parameters(), self._tied)
             learner = self._learner(sequences, known_states)
             stream = Stream(replace(learner(model), known_states=False))  # a matter of the chunk
         model, statistics = stream.model.of_any_rows(stream.statistics)
