@@ -330,10 +330,11 @@ def _warn_rows_or_sequences(X) -> None:
     """A list of arrays of one length may be rows, or sequences of scalars."""
     if not isinstance(X, list | tuple) or not all(hasattr(item, "shape") for item in X):
         return
-    if len(X) and _n_dims(X[0]) == 1 and len(X[0]) > 1:
+    if len(X) and _n_dims(X[0]) == 1 and X[0].shape[0] > 1:
+        n = X[0].shape[0]
         warn(
-            f"X is a list of {len(X)} 1-D arrays of length {len(X[0])}: they are read as the "
-            f"{len(X)} rows of one sequence of {len(X[0])} features. If each is a sequence of "
+            f"X is a list of {len(X)} 1-D arrays of length {n}: they are read as the "
+            f"{len(X)} rows of one sequence of {n} features. If each is a sequence of "
             "scalars, make it 2-D with item.reshape(-1, 1); np.asarray(X) says that they are rows.",
             stacklevel=6,
         )
@@ -548,7 +549,7 @@ def concatenate(items):
     """The rows of all sequences, one after the other."""
     items = fill_masked(items)
     if isinstance(items, np.ndarray) and items.ndim == 3:
-        return items.reshape(-1, items.shape[2])
+        return items.reshape(items.shape[0] * items.shape[1], items.shape[2])  # also of none
     if any(sparse.issparse(item) for item in items):
         for i, item in enumerate(items):
             check_sparse(item, f"Sequence {i} of X")

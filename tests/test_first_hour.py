@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.preprocessing import StandardScaler
 
 import sklseq
 from sklseq import (
@@ -161,3 +162,12 @@ def test_channels_before_time_are_told(make):
         warnings.simplefilter("error", UserWarning)
         warnings.filterwarnings("ignore", ".*(converge|floor|parameters).*")
         make(1, **QUICK).fit(RNG.normal(size=(9, 5, 10)))
+
+
+def test_odd_collections_are_refused_in_words():
+    """Arrays of no sequences, which have no -1 in reshape."""
+    stepwise = sklseq.Stepwise(StandardScaler()).fit(np.ones((2, 3, 2)))
+    with pytest.raises(ValueError, match=r"sequence|sample"):
+        stepwise.transform(np.empty((0, 3, 2)))
+    with pytest.raises(ValueError, match=r"sequence|sample|feature"):
+        stepwise.transform(np.empty((3, 2, 0)))
