@@ -215,6 +215,13 @@ def spectrum(covariance):
     return values, vectors, scale
 
 
+def is_covariance(matrix: np.ndarray) -> bool:
+    """Whether a symmetric matrix is positive semi-definite, but for rounding."""
+    if np.any(np.diag(matrix) < 0):
+        return False
+    return bool(spectrum(matrix)[0][0] > -1e-13)
+
+
 def noiseless_rows(covariance: np.ndarray) -> np.ndarray:
     """Residuals (m,) that have a part in a combination without variance."""
     values, vectors, _ = spectrum(covariance)

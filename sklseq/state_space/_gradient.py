@@ -31,7 +31,7 @@ import numpy as np
 from scipy.linalg import LinAlgError
 from scipy.optimize import minimize
 
-from sklseq.state_space._estimate import SINGULAR, noiseless_rows, spectrum
+from sklseq.state_space._estimate import SINGULAR, is_covariance, noiseless_rows, spectrum
 from sklseq.state_space._linear_gaussian import LinearGaussianModel
 from sklseq.state_space._stationary import covariance_coordinates, lyapunov_by_doubling
 
@@ -431,7 +431,7 @@ class Coordinates:
         if not all(np.all(np.isfinite(value)) for value in values.values()):
             return None
         for block in self.blocks:
-            if isinstance(block, _Covariance) and not _is_covariance(values[block.name]):
+            if isinstance(block, _Covariance) and not is_covariance(values[block.name]):
                 return None
         return self.model.with_parameters(values, clip=False)
 
@@ -448,12 +448,6 @@ class Coordinates:
         values, vectors = np.linalg.eigh(curvature[np.ix_(free, free)])
         size = np.maximum(np.abs(values), LEAST_OBSERVED)
         self.mixture[np.ix_(free, free)] = vectors / np.sqrt(size)
-
-
-def _is_covariance(matrix) -> bool:
-    if np.any(np.diag(matrix) < 0):
-        return False
-    return bool(spectrum(matrix)[0][0] > -1e-13)
 
 
 def _on_floor(spread: Spread) -> bool:

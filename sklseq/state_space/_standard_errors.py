@@ -17,6 +17,7 @@ from scipy.linalg import null_space
 from sklearn.exceptions import ConvergenceWarning
 
 from sklseq._sequences import Sequences, map_rows
+from sklseq.state_space._estimate import is_covariance
 from sklseq.state_space._linear_gaussian import LinearGaussianModel
 
 COST = 1e-3  # nats that a step costs at the maximum
@@ -123,7 +124,7 @@ class _Likelihood:
         for name, move in moves:
             values[name] = values[name] + move
         for name, _ in moves:
-            if name.endswith("covariance") and not _is_covariance(values[name]):
+            if name.endswith("covariance") and not is_covariance(values[name]):
                 return None
         return self.model.with_parameters(values, clip=False)
 
@@ -174,14 +175,6 @@ class _Likelihood:
             if np.isfinite(both):
                 return sign * (both - 2 * self.here - alone) / 2
         return 0.0
-
-
-def _is_covariance(matrix) -> bool:
-    variances = np.diag(matrix)
-    if np.any(variances < 0):
-        return False
-    scale = np.sqrt(np.where(variances > 0, variances, 1.0))
-    return bool(np.linalg.eigvalsh(matrix / np.outer(scale, scale))[0] > -1e-13)
 
 
 def _within_gauge(likelihood, directions, steps):
